@@ -1,0 +1,60 @@
+# make lab    set up and open JupyterLab on the notebooks
+# make test   set up and run all tests
+# make run    set up and execute every notebook without a browser
+# make bench  set up and measure speed on this machine
+# make clean  remove what the tools left behind (not .venv, not your data)
+#
+# Another Python:       make lab PYTHON=python3.12
+# Another environment:  make lab VENV=/some/folder
+# Only some tests:      make test ARGS="tests/test_forward.py -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+PY := $(VENV)/bin/python
+
+.PHONY: help lab test run bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# Each stamp is newer than pyproject.toml once its extra is installed, so a second call installs nothing.
+# A set-up that was broken off may have left a Python without pip: ensurepip mends that.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	@"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PY)" -m ensurepip --default-pip
+	"$(PY)" -m pip install -e '.[$*]'
+	@touch "$@"
+
+$(VENV)/bin/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "'$(PYTHON)' was not found. Install Python 3.11 or newer, or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python"; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$("$(PYTHON)" --version 2>&1) is too old: these lessons need Python 3.11 or newer."; \
+	  echo "If you have a newer one, name it: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments (the module venv or ensurepip is missing)."; \
+	  echo "On Debian or Ubuntu: sudo apt install python3-venv. Then call make again."; \
+	  exit 1; }
+	@echo "Making the environment $(VENV). The first set-up downloads PyTorch and takes some minutes."
+	@rm -f "$(VENV)"/.installed-*
+	"$(PYTHON)" -m venv "$(VENV)"
+
+lab: $(VENV)/.installed-lab
+	"$(PY)" -m jupyterlab notebooks $(ARGS)
+
+test: $(VENV)/.installed-test
+	"$(PY)" -m pytest $(ARGS)
+
+run: $(VENV)/.installed-test
+	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)
+
+bench: $(VENV)/.installed-test
+	"$(PY)" tools/benchmark.py $(ARGS)
+
+clean:
+	rm -rf build docs/_build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find diffusion_lessons notebooks tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
