@@ -1,0 +1,3 @@
+"""The rabbit."""
+def rabbit(size=64):
+    raise ValueError("being written")

@@ -1,0 +1,2 @@
+"""Toy sets."""
+ring = two_moons = spiral = rabbit_outline = None
