@@ -1,0 +1,1 @@
+"""Networks: the U-Net that denoises and the classifier that judges."""

@@ -1,0 +1,132 @@
+"""A small U-Net that is told the time: fast on two CPU cores, and short enough to read in one sitting.
+
+Where the work goes: the picture is folded first, 2x2 pixels into 4 channels, so that the widest maps have a quarter
+of the places; nearly all multiplications are then 3x3 convolutions with many channels, which CPUs do well.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def time_embedding(t, width, T):
+    """Sinusoids of the time, from one turn over the whole schedule to many.
+
+    emb[b, k] = sin(w_k 1000 t_b / T), then cos(...);  w_k = 10000^(-k / (width/2))     (Vaswani et al. 2017, section 3.5)
+
+    t: (B,) in 0..T  ->  (B, width) float32 in [-1, 1]. The factor 1000 / T makes it the same for every T.
+    """
+    k = torch.arange(width // 2, dtype=torch.float32, device=t.device)
+    rates = torch.exp(-math.log(10000) * k / (width // 2))                 # (width/2,)
+    angles = (1000 / T * t.float())[:, None] * rates[None, :]              # (B, width/2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)                  # (B, width)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions and a short cut; the time (and label) shifts and scales the channels in between.
+
+    x: (B, C_in, H, W), emb: (B, E)  ->  (B, C_out, H, W)
+    """
+
+    def __init__(self, c_in, c_out, emb_width):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(8, c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.scale_shift = nn.Linear(emb_width, 2 * c_out)
+        self.short_cut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)    # every block begins as its short cut
+
+    def forward(self, x, emb):
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.scale_shift(emb)[:, :, None, None].chunk(2, dim=1)    # (B, C_out, 1, 1)
+        h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        return self.short_cut(x) + self.conv2(h)
+
+
+class Attention(nn.Module):
+    """Every place looks at every other place.  x: (B, C, H, W) -> (B, C, H, W), N = H W places"""
+
+    def __init__(self, channels, head_width=32):
+        super().__init__()
+        self.heads = channels // head_width
+        self.norm = nn.GroupNorm(8, channels)
+        self.to_qkv, self.to_out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.to_out.weight)
+
+    def forward(self, x):
+        B, C, H, W = x.shape
+        qkv = self.to_qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)                   # (B, heads, N, head_width) each
+        mixed = F.scaled_dot_product_attention(q, k, v)             # (B, heads, N, head_width)
+        return x + self.to_out(mixed.transpose(-1, -2).reshape(B, C, H, W))
+
+
+class UNet(nn.Module):
+    """Down to a small map and back up, with bridges between maps of one size, told the time and maybe a label.
+
+    x: (B, C, H, W), H and W divisible by patch * 2^(levels - 1);  t: (B,) in 0..T;
+    y: (B,) labels in 0..classes-1, or None for "no label"  ->  (B, C, H, W)
+
+    channels: the width of each level;  blocks: residual blocks a level;  attention at the lowest level.
+    told_t=False builds the same network without the time, for the lesson that asks whether it needs it.
+    """
+
+    def __init__(self, in_channels=1, channels=(64, 128), blocks=2, classes=None, patch=2, T=1000, told_t=True):
+        super().__init__()
+        self.config = dict(in_channels=in_channels, channels=list(channels), blocks=blocks, classes=classes,
+                           patch=patch, T=T, told_t=told_t)
+        self.patch, self.T, self.classes, self.told_t = patch, T, classes, told_t
+        self.width, width = channels[0], 4 * channels[0]
+        self.time_mlp = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None     # the last row is "no label"
+
+        folded = in_channels * patch**2
+        self.first = nn.Conv2d(folded, channels[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        c, bridges = channels[0], []
+        for level, c_level in enumerate(channels):
+            if level > 0:
+                self.down.append(nn.Conv2d(c, c_level, 3, stride=2, padding=1))
+                c = c_level
+            for _ in range(blocks):
+                self.down.append(ResBlock(c, c, width))
+                bridges.append(c)
+        self.middle = nn.ModuleList([ResBlock(c, c, width), Attention(c), ResBlock(c, c, width)])
+        for level, c_level in reversed(list(enumerate(channels))):
+            for _ in range(blocks):
+                self.up.append(ResBlock(c + bridges.pop(), c_level, width))
+                c = c_level
+            if level > 0:
+                c = channels[level - 1]
+                self.up.append(nn.Sequential(nn.Conv2d(c_level, c, 1), nn.Upsample(scale_factor=2)))
+        self.last = nn.Sequential(nn.GroupNorm(8, c), nn.SiLU(), nn.Conv2d(c, folded, 3, padding=1))
+        nn.init.zeros_(self.last[-1].weight)
+
+    def embed(self, t, y):
+        """The time and the label as one vector.  (B,), (B,) or None -> (B, E)"""
+        emb = self.time_mlp(time_embedding(t, self.width, self.T) * self.told_t)
+        if self.label is not None:
+            emb = emb + self.label(torch.full_like(t, self.classes) if y is None else y)
+        elif y is not None:
+            raise ValueError("this network was built without labels: leave y out, or build it with classes=...")
+        return F.silu(emb)
+
+    def forward(self, x, t, y=None):
+        emb = self.embed(t, y)
+        h = self.first(F.pixel_unshuffle(x, self.patch))            # (B, C p^2, H/p, W/p) -> (B, c, H/p, W/p)
+        bridges = []
+        for layer in self.down:
+            if isinstance(layer, ResBlock):
+                bridges.append(h := layer(h, emb))
+            else:
+                h = layer(h)                                        # (B, c, H, W) -> (B, c', H/2, W/2)
+        for layer in self.middle:
+            h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
+        for layer in self.up:
+            if isinstance(layer, ResBlock):
+                h = layer(torch.cat([h, bridges.pop()], 1), emb)
+            else:
+                h = layer(h)                                        # (B, c', H/2, W/2) -> (B, c, H, W)
+        return F.pixel_shuffle(self.last(h), self.patch)            # (B, C, H, W)

@@ -1,0 +1,181 @@
+"""From noise to pictures: one step (ddpm, ddim) and the loop, a plain iterator that can be interfered with.
+
+A denoiser is any callable (x_t, t) -> Prediction; nothing here knows what is behind it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from diffusion_lessons.forward import add_noise
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of the loop, from t down to s: what came in, what the denoiser said, what goes on.
+
+    x_t, eps_hat, x0_hat, x_s: (B, C, H, W).
+    """
+
+    t: int
+    s: int
+    x_t: torch.Tensor
+    eps_hat: torch.Tensor
+    x0_hat: torch.Tensor
+    x_s: torch.Tensor
+
+
+class PictureNoise:
+    """Gaussian noise with one generator per picture, so that a picture depends on (seed, index) alone.
+
+    The same seed gives the same picture whatever the batch it is made in and whatever the device:
+    the numbers are always drawn on the CPU.
+
+    seed: an integer;  count: pictures in this batch;  first: the index of its first picture
+    """
+
+    def __init__(self, seed, count, first=0):
+        # Both multipliers are odd, so within one seed no two of the 2**32 indices share a stream.
+        keys = [(seed * 0x9E3779B1 + index * 0x85EBCA6B) % 2**32 for index in range(first, first + count)]
+        self.generators = [torch.Generator().manual_seed(key) for key in keys]
+
+    def __call__(self, shape):
+        """Fresh noise of the given shape for every picture: (C, H, W) -> (count, C, H, W) float32."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+
+
+def timesteps(T, steps):
+    """The times a loop visits, from T down to 0, evenly spaced ("trailing": Lin et al. 2023, table 2).
+
+    steps: 1..T  ->  a list of steps + 1 falling integers, T first and 0 last
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must lie in 1..T = 1..{T}, not {steps}")
+    return [round(T - k * T / steps) for k in range(steps)] + [0]
+
+
+def ddpm_step(x_t, t, s, prediction, schedule, z):
+    """From x_t to x_s as in DDPM: the mean of q(x_s | x_t, x0_hat), and fresh noise.
+
+    x_s = sqrt(ab_s) (1 - a) / (1 - ab_t) x0_hat + sqrt(a) (1 - ab_s) / (1 - ab_t) x_t + sigma z
+    a = ab_t / ab_s,   sigma^2 = (1 - ab_s) / (1 - ab_t) (1 - a)           (Ho et al. 2020, eq. 6 and 7)
+
+    z: standard noise like x_t. At s = 0 sigma is 0: the last step adds no noise.
+    """
+    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    a = ab_t / ab_s
+    mean = (ab_s**0.5 * (1 - a) * prediction.x0 + a**0.5 * (1 - ab_s) * x_t) / (1 - ab_t)
+    return mean + ((1 - ab_s) / (1 - ab_t) * (1 - a)) ** 0.5 * z
+
+
+def ddim_step(x_t, t, s, prediction, schedule, z, eta=0.0):
+    """From x_t to x_s as in DDIM: add the predicted noise back, only less of it.
+
+    x_s = sqrt(ab_s) x0_hat + sqrt(1 - ab_s - sigma^2) eps_hat + sigma z
+    sigma^2 = eta^2 (1 - ab_s) / (1 - ab_t) (1 - ab_t / ab_s)              (Song et al. 2021, eq. 12 and 16)
+
+    eta = 0: no fresh noise at all; eta = 1: as much as DDPM.
+    """
+    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    variance = eta**2 * (1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)
+    return ab_s**0.5 * prediction.x0 + max(1 - ab_s - variance, 0) ** 0.5 * prediction.eps + variance**0.5 * z
+
+
+class Loop:
+    """The sampling loop as an iterator over `Step`s. It holds its state in the open.
+
+    for step in loop:                      # from t = T down to 0
+        loop.x_t = paint(loop.x_t)         # what the next turn starts from; change it as you like
+        loop.denoiser = another_one        # or swap what denoises
+
+    When it ends, `loop.x_t` is the picture.
+    """
+
+    def __init__(self, denoiser, x_t, schedule, times, *, method="ddim", eta=0.0, noise=None, clip=False):
+        if method not in ("ddpm", "ddim"):
+            raise ValueError(f"unknown method {method!r}; known are ddpm, ddim")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in 0..1, not {eta}")
+        times = [int(t) for t in times]
+        if not (schedule.T >= times[0] and times[-1] >= 0 and all(t > s for t, s in zip(times, times[1:]))):
+            raise ValueError(f"times must fall at every step and lie in 0..{schedule.T}, got {times}")
+        self.denoiser, self.x_t, self.schedule, self.times = denoiser, x_t, schedule, times
+        self.method, self.eta, self.noise, self.clip = method, eta, noise, clip
+        self.k = 0
+
+    def __iter__(self):
+        return self
+
+    def __len__(self):
+        return len(self.times) - 1
+
+    @torch.no_grad()
+    def __next__(self):
+        if self.k == len(self):
+            raise StopIteration
+        t, s = self.times[self.k], self.times[self.k + 1]
+        x_t = self.x_t
+        prediction = self.denoiser(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        if self.clip:
+            prediction = prediction._replace(x0=prediction.x0.clamp(-1, 1))
+        z = self._fresh_noise(s)
+        if self.method == "ddpm":
+            x_s = ddpm_step(x_t, t, s, prediction, self.schedule, z)
+        else:
+            x_s = ddim_step(x_t, t, s, prediction, self.schedule, z, self.eta)
+        self.x_t, self.k = x_s, self.k + 1
+        return Step(t, s, x_t, *prediction, x_s)
+
+    def _fresh_noise(self, s):
+        """z for the step that arrives at s; 0 where no noise is wanted."""
+        if s == 0 or (self.method == "ddim" and self.eta == 0):
+            return 0.0
+        if self.noise is None:
+            raise ValueError("this sampler adds fresh noise: pass noise=PictureNoise(seed, count)")
+        return self.noise(self.x_t.shape[1:]).to(self.x_t)
+
+
+def sample(denoiser, x_T, schedule, steps=50, **how):
+    """The whole way from noise to picture, as an iterator over `Step`s (see `Loop`).
+
+    x_T: (B, C, H, W) standard Gaussian noise;  steps: 1..T
+    how: method "ddim" (default) or "ddpm", eta 0..1 for ddim, noise = PictureNoise(...) where fresh noise is
+    wanted, clip=True to keep x0_hat inside [-1, 1].
+    """
+    return Loop(denoiser, x_T, schedule, timesteps(schedule.T, steps), **how)
+
+
+def finish(loop):
+    """Run a loop to its end and return the picture.  (B, C, H, W)"""
+    for _ in loop:
+        pass
+    return loop.x_t
+
+
+def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
+    """Noise a picture up to t = strength * T and sample from there: a loop that begins half way.
+
+    (Meng et al. 2021, SDEdit.)  x0: (B, C, H, W);  strength in (0, 1]: 1 forgets the picture, little keeps it.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must lie in (0, 1], not {strength}")
+    start = max(1, round(strength * schedule.T))
+    times = [start] + [t for t in timesteps(schedule.T, steps) if t < start]
+    t = torch.full((len(x0),), start, device=x0.device)
+    x_t = add_noise(x0, t, noise(x0.shape[1:]).to(x0), schedule)
+    return Loop(denoiser, x_t, schedule, times, noise=noise, **how)
+
+
+def inpaint(denoiser, x0, mask, schedule, noise, steps=50, **how):
+    """Make up the part of the picture where mask is 1 and keep the rest; an iterator over `Step`s.
+
+    After every step the known part is put back, noised to the same time s    (Lugmayr et al. 2022, eq. 8).
+
+    x0: (B, C, H, W);  mask: 0 = keep, 1 = make up, of a shape that fits x0. The last step's x_s is the result.
+    """
+    loop = sample(denoiser, noise(x0.shape[1:]).to(x0), schedule, steps, noise=noise, **how)
+    for step in loop:
+        s = torch.full((len(x0),), step.s, device=x0.device)
+        known = add_noise(x0, s, noise(x0.shape[1:]).to(x0), schedule)
+        loop.x_t = mask * loop.x_t + (1 - mask) * known
+        yield Step(step.t, step.s, step.x_t, step.eps_hat, step.x0_hat, loop.x_t)

@@ -1,0 +1,179 @@
+"""Training a denoiser, as an iterator; what watches it (a bar, a plot, a checkpoint) stands outside.
+
+Every random draw of step k comes from a generator seeded by (seed, k) alone. So the same seed gives the same network,
+and a run continued from a checkpoint is, on the CPU, bit for bit the run that was never stopped.
+"""
+
+import contextlib
+import copy
+import math
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffusion_lessons.datasets import to_float
+from diffusion_lessons.forward import add_noise
+from diffusion_lessons.runtime import atomic_write
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One step of training: its number (from 1) and its loss."""
+
+    step: int
+    loss: float
+
+
+class Trainer:
+    """Trains a Denoiser by the recipe of Ho et al. 2020, algorithm 1. Iterate over it to let it work.
+
+        for step in Trainer(denoiser, pictures, steps=1000):
+            print(step.step, step.loss)
+
+    A step: random pictures, a random t in 1..T for each, noise, one guess, one gradient step of AdamW; labels are hidden
+    with probability `drop_label`, which teaches "no label" (Ho & Salimans 2022, algorithm 1). `trainer.average` is a
+    denoiser with the exponential moving average of the weights: the one to sample from.
+
+    x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels or None;  steps: the length of the whole run
+    times: (lowest, highest) t drawn, 1..T if not given.  Learning rate: a short warm-up, then a cosine down to 0;
+    constant=True leaves out the way down, so that one run can be judged at several budgets.
+    Raises FloatingPointError when the loss is no longer a number; the weights are then those of the step before.
+    """
+
+    def __init__(self, denoiser, x, y=None, *, steps, batch=64, lr=2e-3, ema=0.999, drop_label=0.1, weighting="v",
+                 times=None, constant=False, seed=0):
+        if y is not None and len(x) != len(y):
+            raise ValueError(f"{len(x)} pictures but {len(y)} labels")
+        if not x.dtype.is_floating_point and x.dtype != torch.uint8:
+            raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
+        self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)
+        self.device = next(denoiser.parameters()).device
+        self.x, self.y = x.to(self.device), None if y is None else y.to(self.device)
+        self.steps, self.batch, self.lr, self.ema, self.drop_label = steps, batch, lr, ema, drop_label
+        self.weighting, self.constant, self.seed, self.step = weighting, constant, seed, 0
+        self.times = times or (1, denoiser.schedule.T)
+        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def __iter__(self):
+        self.denoiser.train()
+        while self.step < self.steps:
+            yield self.one_step()
+
+    def one_step(self):
+        """Take one step and say how it went."""
+        x0, t, eps, y = self.draw(self.step)
+        x_t = add_noise(x0, t, eps, self.denoiser.schedule)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.denoiser.loss(x0, x_t, t, eps, y, self.weighting).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {loss.item()}: try a lower learning rate than "
+                                     f"lr={self.lr:g}. The weights are still those of step {self.step}.")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
+        self.optimizer.step()
+        self.step += 1
+        self.update_average()
+        return TrainStep(self.step, loss.item())
+
+    def draw(self, k):
+        """The random part of step k: pictures, times, noise, labels."""
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + k)
+        chosen = torch.randint(len(self.x), (self.batch,), generator=generator, device=self.device)
+        x0 = self.x[chosen] if self.x.dtype.is_floating_point else to_float(self.x[chosen])
+        low, high = self.times
+        t = torch.randint(low, high + 1, (self.batch,), generator=generator, device=self.device)
+        eps = torch.randn(x0.shape, generator=generator, device=self.device)
+        if self.y is None:
+            return x0, t, eps, None
+        hidden = torch.rand(self.batch, generator=generator, device=self.device) < self.drop_label
+        return x0, t, eps, self.y[chosen].masked_fill(hidden, self.denoiser.net.classes)
+
+    def learning_rate(self, k):
+        """Up linearly over the first steps, then down to 0 along half a cosine."""
+        warm = min(1.0, (k + 1) / min(200, max(1, self.steps // 10)))
+        return self.lr * warm * (1.0 if self.constant else 0.5 * (1 + math.cos(math.pi * k / self.steps)))
+
+    @torch.no_grad()
+    def update_average(self):
+        """average <- d average + (1 - d) weights; d grows with the steps, so that the start is forgotten early."""
+        d = min(self.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - d)
+
+    def state_dict(self):
+        """All that a continued run needs."""
+        return {"step": self.step, "steps": self.steps, "seed": self.seed, "weights": self.denoiser.state_dict(),
+                "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        """Go on from there. Raises ValueError when it was another run."""
+        for name in ("steps", "seed"):
+            if state[name] != getattr(self, name):
+                raise ValueError(f"the checkpoint is of a run with {name}={state[name]}, not {getattr(self, name)}: "
+                                 "continue with the same settings, or name another checkpoint file")
+        self.denoiser.load_state_dict(state["weights"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+def save_checkpoint(path, trainer):
+    """Write the state of a run to one file; a kill at any moment leaves the old file or the new, never half a one."""
+    with atomic_write(path) as scratch:
+        torch.save(trainer.state_dict(), scratch)
+
+
+def load_checkpoint(path, trainer):
+    """Continue from a file of `save_checkpoint`. Raises ValueError, and leaves the file alone, when it is no such file."""
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+        trainer.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} does not fit this network or is damaged; move it away to start afresh") from error
+
+
+def run(trainer, checkpoint=None, every=500, watch=None):
+    """Train to the end, with a checkpoint every so many steps; go on from the checkpoint if there is one.
+
+    Ctrl-C ends it after the step in hand, saves the checkpoint and raises KeyboardInterrupt: nothing learned is lost.
+    watch: called with each TrainStep.  Returns the averaged denoiser.
+    """
+    if checkpoint is not None and Path(checkpoint).exists():
+        load_checkpoint(checkpoint, trainer)
+    with stop_between_steps() as asked_to_stop:
+        for step in trainer:
+            if watch is not None:
+                watch(step)
+            if checkpoint is not None and (step.step % every == 0 or asked_to_stop()):
+                save_checkpoint(checkpoint, trainer)
+            if asked_to_stop():
+                raise KeyboardInterrupt(f"stopped after step {step.step}")
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, trainer)
+    return trainer.average
+
+
+@contextlib.contextmanager
+def stop_between_steps():
+    """Inside, Ctrl-C only raises a flag, so that no step is torn in half. A second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_):
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
