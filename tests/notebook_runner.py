@@ -1,0 +1,189 @@
+"""Run notebooks without a browser, and see the errors that other runners miss.
+
+    python tests/notebook_runner.py notebooks/*.ipynb --out build/notebooks
+
+A notebook passes when every cell runs, no widget's callback fails, and nothing needed the network.
+Callbacks of `interact` and of buttons swallow their exceptions: the cell that made them succeeds and the
+traceback travels alone, as a message. So this runner reads every message, and afterwards moves each slider,
+menu and button.
+"""
+
+import argparse
+import copy
+import os
+import re
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionComplete, CellExecutionError, CellTimeoutError, DeadKernelError
+
+TESTS = Path(__file__).resolve().parent
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass
+class Report:
+    """What happened to one notebook. It is good when `errors` is empty."""
+
+    path: Path
+    seconds: float = 0.0  # running the cells
+    widget_seconds: float = 0.0  # moving the widgets afterwards
+    moves: int = 0  # how many moves and clicks that were
+    errors: list = field(default_factory=list)
+    notebook: nbformat.NotebookNode = None  # executed, as it was before the widgets were moved
+
+
+class WatchingClient(NotebookClient):
+    """A NotebookClient that keeps every error it hears of, whoever swallowed it."""
+
+    def __init__(self, nb, **settings):
+        super().__init__(nb, **settings)
+        self.heard = []
+
+    async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
+        # nbclient's own loop drops what does not answer the running cell: errors of late callbacks, for one.
+        while True:
+            msg = await self.kc.iopub_channel.get_msg(timeout=None)
+            self.listen(msg, cell, cell_index)
+            if msg["parent_header"].get("msg_id") == parent_msg_id:
+                try:
+                    self.process_message(msg, cell, cell_index)
+                except CellExecutionComplete:
+                    return
+
+    def listen(self, msg, cell, cell_index):
+        """Note an error message, an error put into an Output widget, or a traceback on stderr."""
+        if "raises-exception" in cell.metadata.get("tags", []):
+            return
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "error":
+            self.note(cell, cell_index, content)
+        elif kind == "stream" and content["name"] == "stderr" and TRACEBACK in content["text"]:
+            self.note(cell, cell_index, {"traceback": [content["text"]]})
+        elif kind.startswith("comm"):
+            outputs = content.get("data", {}).get("state", {}).get("outputs") or []
+            for output in outputs:
+                if output.get("output_type") == "error":
+                    self.note(cell, cell_index, output)
+
+    def note(self, cell, cell_index, error):
+        words = "\n".join(error.get("traceback", [])) or f"{error.get('ename')}: {error.get('evalue')}"
+        where = cell.metadata.get("runner") or f"cell {cell_index}:\n{indent(cell.source)}"
+        text = f"{where}\n{COLOURS.sub('', words).rstrip()}"
+        if text not in self.heard:
+            self.heard.append(text)
+
+
+def indent(text):
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def kernel_environment(folder):
+    """The environment of the kernel: no network, no user's settings, the package importable."""
+    environment = dict(os.environ)
+    # A folder with a sitecustomize.py, so that the block also holds in processes that a notebook starts.
+    paths = [str(TESTS / "no_network"), str(TESTS.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    # curl, git and pip do not go through Python's sockets: point them at a proxy that nobody runs.
+    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy"):
+        environment[name] = environment[name.upper()] = "http://127.0.0.1:9"
+    environment["no_proxy"] = environment["NO_PROXY"] = "localhost,127.0.0.1,::1"
+    environment["IPYTHONDIR"] = str(Path(folder) / ".ipython")
+    environment.pop("MPLBACKEND", None)  # or the kernel would not draw inline
+    return environment
+
+
+def run_notebook(path, timeout=600, out=None, move_widgets=True):
+    """Run one notebook in a copy, in a folder of its own, and return its Report.
+
+    timeout: seconds that one cell may take;  out: a folder for the executed copy, or None.
+    """
+    path = Path(path)
+    report = Report(path)
+    nb = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
+        resources = {"metadata": {"path": folder}}
+        client = WatchingClient(nb, timeout=timeout, kernel_name="python3", resources=resources)
+        client.reset_execution_trackers()
+        environment = kernel_environment(folder)
+        said = Path(folder) / ".kernel-stderr"  # what the kernel's process says itself
+        try:
+            with said.open("wb") as stderr, client.setup_kernel(env=environment, stderr=stderr):
+                run_cells(client, report)
+                if move_widgets and not report.errors and not client.heard:
+                    run_widgets(client, report)
+        except DeadKernelError:
+            report.errors.append("the kernel died and said:\n" + said.read_text(errors="replace")[-2000:])
+    report.errors = client.heard + report.errors
+    if out is not None:
+        target = Path(out) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(report.notebook, target)
+    return report
+
+
+def run_cells(client, report):
+    start = time.perf_counter()
+    report.notebook = client.nb
+    try:
+        for index, cell in enumerate(client.nb.cells):
+            client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+    except CellTimeoutError as error:
+        report.errors.append(f"cell {index}:\n{indent(cell.source)}\n{error}")
+    except CellExecutionError as error:
+        if not client.heard:  # as a rule its message has been heard, and one mention is enough
+            report.errors.append(COLOURS.sub("", str(error)))
+    finally:
+        report.seconds = time.perf_counter() - start
+        client.set_widgets_metadata()
+        report.notebook = copy.deepcopy(client.nb)
+
+
+def run_widgets(client, report):
+    """Append a cell that moves every widget, run it, and read off what it says."""
+    start = time.perf_counter()
+    source = (TESTS / "widget_mover.py").read_text(encoding="utf-8") + "\nawait move_all()\n"
+    cell = nbformat.v4.new_code_cell(source, metadata={"runner": "after the last cell, moving the widgets:"})
+    client.nb.cells.append(cell)
+    try:
+        client.execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
+    except (CellExecutionError, CellTimeoutError) as error:
+        report.errors.append(f"moving the widgets: {COLOURS.sub('', str(error)[-2000:])}")
+    report.widget_seconds = time.perf_counter() - start
+    said = "".join(o.get("text", "") for o in cell.outputs if o.output_type == "stream")
+    for count in re.findall(r"^widget moves: (\d+)$", said, flags=re.MULTILINE):
+        report.moves += int(count)
+    report.errors += re.findall(r"<<widget error\n(.*?)\n>>", said, flags=re.DOTALL)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Run notebooks headless and fail on any error.")
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for the executed copies")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for one cell (default 600)")
+    parser.add_argument("--no-widgets", action="store_true", help="do not move the widgets afterwards")
+    options = parser.parse_args(arguments)
+
+    absent = [str(path) for path in options.notebooks if not path.is_file()]
+    if absent:
+        parser.error("no such notebook: " + ", ".join(absent))
+    failed = 0
+    for path in options.notebooks:
+        print(f"{path.name} ...", end=" ", flush=True)
+        report = run_notebook(path, options.timeout, options.out, not options.no_widgets)
+        print(f"{report.seconds:.1f} s, and {report.widget_seconds:.1f} s for {report.moves} widget moves")
+        for error in report.errors:
+            print(f"FAILED in {path.name}, {error}\n", flush=True)
+        failed += bool(report.errors)
+    print(f"{len(options.notebooks) - failed} of {len(options.notebooks)} notebooks passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

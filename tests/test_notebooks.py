@@ -1,0 +1,83 @@
+"""Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+from notebook_runner import run_notebook
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
+LONGEST_CELL = 15
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(nb):
+    return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
+
+
+def plain_python(source):
+    """The cell without the lines that only a notebook understands (%magic, !command)."""
+    return "\n".join("pass" if line.lstrip()[:1] in ("%", "!") else line for line in source.splitlines())
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS, f"no notebook in {FOLDER}"
+
+
+@each_notebook
+def test_is_valid_and_ids_are_unique(path):
+    nb = read(path)
+    nbformat.validate(nb)
+    assert (nb.nbformat, nb.nbformat_minor) >= (4, 5), "cells have ids from format 4.5 on"
+    ids = [cell.id for cell in nb.cells]
+    assert len(set(ids)) == len(ids)
+
+
+@each_notebook
+def test_is_stripped(path):
+    nb = read(path)
+    for i, cell in code_cells(nb):
+        assert not cell.outputs, f"cell {i} has outputs"
+        assert cell.execution_count is None, f"cell {i} has an execution count"
+        assert "execution" not in cell.metadata, f"cell {i} has times of its execution"
+    assert "widgets" not in nb.metadata, "metadata.widgets holds the state of widgets"
+    assert "version" not in nb.metadata.get("language_info", {}), "language_info.version is left"
+
+
+@each_notebook
+def test_each_cell_has_its_place_in_the_slides(path):
+    for i, cell in enumerate(read(path).cells):
+        kind = cell.metadata.get("slideshow", {}).get("slide_type")
+        assert kind in SLIDES, f"cell {i} is {kind}: {cell.source[:60]!r}"
+
+
+@each_notebook
+def test_code_cells_are_short(path):
+    for i, cell in code_cells(read(path)):
+        lines = len(cell.source.splitlines())
+        assert lines <= LONGEST_CELL, f"cell {i} has {lines} lines: {cell.source[:60]!r}"
+
+
+@each_notebook
+def test_says_what_it_imports(path):
+    for i, cell in code_cells(read(path)):
+        for node in ast.walk(ast.parse(plain_python(cell.source))):
+            if isinstance(node, ast.ImportFrom):
+                assert all(alias.name != "*" for alias in node.names), f"cell {i} imports a star"
+
+
+@pytest.mark.slow
+@each_notebook
+def test_runs_and_its_widgets_move(path, capsys):
+    report = run_notebook(path)
+    with capsys.disabled():
+        print(f"\n{path.name}: {report.seconds:.1f} s", end="")
+        print(f", and {report.widget_seconds:.1f} s for {report.moves} widget moves")
+    assert not report.errors, "\n\n".join(report.errors)

@@ -1,0 +1,127 @@
+"""The set-up files say one thing, and the code keeps the rules they set."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where conda-forge uses another name
+# What Google Colab had installed when these lessons were written; no floor may stand above it.
+COLAB = {
+    "python": "3.13", "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
+    "ipython": "7.34.0", "ipywidgets": "7.7.1",
+}  # fmt: skip
+
+
+def split(requirement):
+    """"torch>=2.6" -> ("torch", ">=2.6")"""
+    name, bounds = re.fullmatch(r"([A-Za-z0-9_.-]+?)\s*([<>=!~].*)", requirement).groups()
+    return name, bounds.replace(" ", "")
+
+
+def numbers(version):
+    return tuple(int(part) for part in version.split("."))
+
+
+def test_conda_environment_equals_pyproject():
+    extras = PROJECT["optional-dependencies"]
+    wanted = dict(split(r) for r in PROJECT["dependencies"] + extras["lab"] + extras["test"])
+    wanted = {CONDA_NAMES.get(name, name): bounds for name, bounds in wanted.items()}
+    wanted["python"] = PROJECT["requires-python"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    listed = dict(split(r) for r in environment["dependencies"] if isinstance(r, str) and r != "pip")
+    assert listed == wanted
+    assert "conda-forge" in environment["channels"]
+
+
+def test_no_floor_stands_above_colab():
+    floors = dict(split(r) for r in PROJECT["dependencies"]) | {"python": PROJECT["requires-python"]}
+    for name, has in COLAB.items():
+        assert floors[name].startswith(">="), f"{name}{floors[name]} is not a floor"
+        assert numbers(floors[name][2:]) <= numbers(has), f"{name}{floors[name]}, but Colab has {has}"
+
+
+def test_every_dependency_has_a_floor_and_no_ceiling():
+    for name, bounds in map(split, PROJECT["dependencies"]):
+        assert re.fullmatch(r">=[0-9.]+", bounds), f"{name}{bounds}"
+
+
+def test_extras_are_there():
+    assert set(PROJECT["optional-dependencies"]) >= {"lab", "test", "site", "scale"}
+
+
+def test_ruff_finds_nothing():
+    pinned = dict(split(r) for r in PROJECT["optional-dependencies"]["test"])["ruff"].removeprefix("==")
+    ruff = [sys.executable, "-m", "ruff"]
+    version = subprocess.run([*ruff, "--version"], capture_output=True, text=True).stdout
+    assert version.split()[1] == pinned, "another ruff is installed than pyproject.toml pins"
+    said = subprocess.run([*ruff, "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_licence_and_readme_are_there():
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make lab" in readme
+    assert "make test" in readme
+
+
+needs_make = pytest.mark.skipif(
+    shutil.which("make") is None or os.name == "nt", reason="make is for Linux and macOS"
+)
+
+
+def make(folder, *arguments):
+    """Call make in a folder that holds only the Makefile, so that nothing real can be installed or lost."""
+    if not (folder / "Makefile").exists():
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / "pyproject.toml").touch()
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+@needs_make
+def test_make_installs_once(tmp_path):
+    log = tmp_path / "log"
+    script(tmp_path / ".venv" / "bin" / "python", f'echo "$@" >> "{log}"\n')
+    for _ in range(2):
+        assert make(tmp_path, "test").returncode == 0
+    calls = log.read_text().splitlines()
+    assert sum("pip install" in call for call in calls) == 1
+    assert sum("-m pytest" in call for call in calls) == 2
+    later = (tmp_path / ".venv" / ".installed-test").stat().st_mtime + 5
+    os.utime(tmp_path / "pyproject.toml", (later, later))
+    assert make(tmp_path, "test").returncode == 0
+    assert log.read_text().count("pip install") == 2, "a changed pyproject.toml must install again"
+
+
+@needs_make
+def test_make_says_what_is_wrong_with_python(tmp_path):
+    absent = make(tmp_path, "lab", "PYTHON=no-such-python")
+    assert absent.returncode != 0
+    assert "was not found" in absent.stdout
+
+    old = script(tmp_path / "old", '[ "$1" = --version ] && echo Python 3.8.1 || exit 1\n')
+    said = make(tmp_path, "lab", f"PYTHON={old}")
+    assert said.returncode != 0
+    assert "Python 3.8.1 is too old" in said.stdout
+
+    bare = script(tmp_path / "bare", 'case "$2" in *ensurepip*) exit 1;; esac\n')
+    said = make(tmp_path, "lab", f"PYTHON={bare}")
+    assert said.returncode != 0
+    assert "python3-venv" in said.stdout
+    assert not (tmp_path / ".venv").exists()
