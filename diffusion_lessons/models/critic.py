@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Classifier(nn.Module):
-    """Three convolutions and a linear layer.  x: (B, 1, 28, 28) in [-1, 1] -> logits (B, classes)
+    """Four convolutions and a linear layer.  x: (B, 1, 28, 28) in [-1, 1] -> logits (B, classes)
 
     `features` gives the (B, width) numbers before the last layer: what the Frechet distance and recall compare.
     """
@@ -17,8 +17,8 @@ class Classifier(nn.Module):
         def block(c_in, c_out):
             return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
 
-        self.body = nn.Sequential(block(in_channels, 32), block(32, 32), nn.MaxPool2d(2),
-                                  block(32, 64), block(64, 64), nn.MaxPool2d(2), block(64, width))
+        self.body = nn.Sequential(block(in_channels, 32), nn.MaxPool2d(2), block(32, 64), nn.MaxPool2d(2),
+                                  block(64, 128), block(128, width))
         self.head = nn.Linear(width, classes)
 
     def features(self, x):

@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels, head_width=32):
         super().__init__()
-        self.heads = channels // head_width
+        self.heads = max(1, channels // head_width)
         self.norm = nn.GroupNorm(8, channels)
         self.to_qkv, self.to_out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.to_out.weight)
@@ -82,7 +82,7 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None     # the last row is "no label"
 
-        folded = in_channels * patch**2
+        folded, self.fold = in_channels * patch**2, patch * 2 ** (len(channels) - 1)
         self.first = nn.Conv2d(folded, channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         c, bridges = channels[0], []
@@ -114,6 +114,8 @@ class UNet(nn.Module):
         return F.silu(emb)
 
     def forward(self, x, t, y=None):
+        if any(side % self.fold for side in x.shape[-2:]):
+            raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad the picture")
         emb = self.embed(t, y)
         h = self.first(F.pixel_unshuffle(x, self.patch))            # (B, C p^2, H/p, W/p) -> (B, c, H/p, W/p)
         bridges = []

@@ -1,0 +1,92 @@
+"""Trained weights: safetensors files, each with a card (JSON) that says where it comes from, verified on load."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusion_lessons import schedules
+from diffusion_lessons.models.critic import Classifier
+from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.unet import UNet
+from diffusion_lessons.runtime import atomic_write
+
+FOLDER = Path(__file__).parent / "pretrained"
+
+
+def available():
+    """The names of the shipped weights."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def save(path, tensors, card, dtype=None):
+    """Write PATH.safetensors and its card PATH.json, which gets the SHA-256 of the weights.
+
+    tensors: a state_dict;  card: a dict of plain values (data, steps, seed, figures, config, ...)
+    dtype: float16 halves the file; loading gives float32 again.
+    """
+    path = Path(path).with_suffix(".safetensors")
+    tensors = {name: (x.to(dtype) if dtype and x.is_floating_point() else x).contiguous().cpu()
+               for name, x in tensors.items()}
+    json.dumps(card)    # a card that cannot be written fails here, before anything is
+    with atomic_write(path) as scratch:
+        save_file(tensors, scratch)
+        digest = sha256(scratch)
+    with atomic_write(path.with_suffix(".json")) as scratch:
+        scratch.write_text(json.dumps({**card, "sha256": digest}, indent=2) + "\n")
+
+
+def load(name):
+    """Shipped weights by name, or any file of `save` by its path.  -> (tensors in float32, card)
+
+    Raises ValueError that lists the known names, FileNotFoundError for a missing card, and ValueError when the file is
+    not the one its card describes.
+    """
+    path = Path(name) if str(name).endswith(".safetensors") else FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(f"no weights {str(name)!r}; shipped are {', '.join(available())}, or give the path of a "
+                         ".safetensors file")
+    card_path = path.with_suffix(".json")
+    if not card_path.exists():
+        raise FileNotFoundError(f"{path.name} has no card: {card_path} is missing. Put it back beside the weights")
+    try:
+        card = json.loads(card_path.read_text())
+    except ValueError as error:
+        raise ValueError(f"the card {card_path} is not valid JSON: {error}") from error
+    if sha256(path) != card.get("sha256"):
+        raise ValueError(f"{path} is not the file its card describes (its SHA-256 differs): it is damaged or was replaced. "
+                         "Get it again, for instance with git checkout, or train it anew; nothing was changed")
+    return {k: x.float() if x.is_floating_point() else x for k, x in load_file(path).items()}, card
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hex."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def denoiser_card(denoiser, **about):
+    """What `load_denoiser` needs to build the network again, and whatever else you say of it."""
+    s = denoiser.schedule
+    if not torch.equal(schedules.make_schedule(s.name, s.T).alpha_bar, s.alpha_bar):
+        raise ValueError(f"{s} has settings of its own, which a card cannot hold: use make_schedule({s.name!r}, {s.T})")
+    return {"kind": "denoiser", "network": denoiser.net.config, "target": denoiser.target,
+            "schedule": {"name": s.name, "T": s.T}, **about}
+
+
+def load_denoiser(name, device="cpu"):
+    """A trained Denoiser, ready to sample from."""
+    tensors, card = load(name)
+    schedule = schedules.make_schedule(card["schedule"]["name"], card["schedule"]["T"])
+    denoiser = Denoiser(UNet(**card["network"]), schedule, card["target"])
+    denoiser.load_state_dict(tensors)
+    return denoiser.to(device).eval().requires_grad_(False)
+
+
+def load_classifier(name="digits_judge", device="cpu"):
+    """The trained judge of digits."""
+    tensors, card = load(name)
+    judge = Classifier(**card["network"])
+    judge.load_state_dict(tensors)
+    return judge.to(device).eval().requires_grad_(False)
