@@ -21,8 +21,10 @@ def signal_and_noise(t, schedule, like):
     t: (B,) integers in 0..T  ->  two (B, 1, 1, 1) tensors (as many 1s as `like` needs), computed in float64.
     Raises ValueError when t leaves 0..T or does not fit the batch.
     """
-    if t.shape != like.shape[:1] or t.dtype.is_floating_point:
-        raise ValueError(f"t must hold one integer per picture, {tuple(like.shape[:1])}, not {tuple(t.shape)} {t.dtype}")
+    if not like.is_floating_point():
+        raise ValueError(f"pictures must be float in [-1, 1], not {like.dtype}: use datasets.to_float")
+    if not isinstance(t, torch.Tensor) or t.shape != like.shape[:1] or t.dtype.is_floating_point:
+        raise ValueError(f"t must be a tensor with one integer for each of {len(like)} pictures, not {t!r}")
     t_cpu = t.detach().cpu()
     if len(t) and not 0 <= int(t_cpu.min()) <= int(t_cpu.max()) <= schedule.T:
         raise ValueError(f"t must lie in 0..{schedule.T}, got {int(t_cpu.min())}..{int(t_cpu.max())}")

@@ -29,7 +29,7 @@ def atomic_write(path):
     os.close(handle)
     try:
         yield Path(scratch)
-        with open(scratch, "rb") as f:
+        with open(scratch, "r+b") as f:   # Windows syncs only what may be written
             os.fsync(f.fileno())
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)

@@ -3,6 +3,7 @@
 A denoiser is any callable (x_t, t) -> Prediction; nothing here knows what is behind it.
 """
 
+import collections
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from diffusion_lessons.forward import add_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One turn of the loop, from t down to s: what came in, what the denoiser said, what goes on.
 
@@ -97,7 +98,7 @@ class Loop:
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in 0..1, not {eta}")
         times = [int(t) for t in times]
-        if not (schedule.T >= times[0] and times[-1] >= 0 and all(t > s for t, s in zip(times, times[1:]))):
+        if not (times[0] <= schedule.T and times[-1] >= 0 and all(t > s for t, s in zip(times, times[1:], strict=False))):
             raise ValueError(f"times must fall at every step and lie in 0..{schedule.T}, got {times}")
         self.denoiser, self.x_t, self.schedule, self.times = denoiser, x_t, schedule, times
         self.method, self.eta, self.noise, self.clip = method, eta, noise, clip
@@ -132,7 +133,7 @@ class Loop:
             return 0.0
         if self.noise is None:
             raise ValueError("this sampler adds fresh noise: pass noise=PictureNoise(seed, count)")
-        return self.noise(self.x_t.shape[1:]).to(self.x_t)
+        return _noise_for(self.x_t, self.noise)
 
 
 def sample(denoiser, x_T, schedule, steps=50, **how):
@@ -147,9 +148,8 @@ def sample(denoiser, x_T, schedule, steps=50, **how):
 
 def finish(loop):
     """Run a loop to its end and return the picture.  (B, C, H, W)"""
-    for _ in loop:
-        pass
-    return loop.x_t
+    steps = collections.deque(loop, maxlen=1)    # keeps the last step only
+    return steps[0].x_s if steps else loop.x_t
 
 
 def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
@@ -162,7 +162,7 @@ def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
     start = max(1, round(strength * schedule.T))
     times = [start] + [t for t in timesteps(schedule.T, steps) if t < start]
     t = torch.full((len(x0),), start, device=x0.device)
-    x_t = add_noise(x0, t, noise(x0.shape[1:]).to(x0), schedule)
+    x_t = add_noise(x0, t, _noise_for(x0, noise), schedule)
     return Loop(denoiser, x_t, schedule, times, noise=noise, **how)
 
 
@@ -173,9 +173,18 @@ def inpaint(denoiser, x0, mask, schedule, noise, steps=50, **how):
 
     x0: (B, C, H, W);  mask: 0 = keep, 1 = make up, of a shape that fits x0. The last step's x_s is the result.
     """
-    loop = sample(denoiser, noise(x0.shape[1:]).to(x0), schedule, steps, noise=noise, **how)
+    mask = mask.to(x0)
+    loop = sample(denoiser, _noise_for(x0, noise), schedule, steps, noise=noise, **how)
     for step in loop:
         s = torch.full((len(x0),), step.s, device=x0.device)
-        known = add_noise(x0, s, noise(x0.shape[1:]).to(x0), schedule)
+        known = add_noise(x0, s, _noise_for(x0, noise), schedule)
         loop.x_t = mask * loop.x_t + (1 - mask) * known
         yield Step(step.t, step.s, step.x_t, step.eps_hat, step.x0_hat, loop.x_t)
+
+
+def _noise_for(x, noise):
+    """Fresh noise for each picture of x."""
+    z = noise(x.shape[1:])
+    if z.shape != x.shape:
+        raise ValueError(f"the noise is for {len(z)} pictures, but there are {len(x)}: PictureNoise(seed, {len(x)})")
+    return z.to(x)

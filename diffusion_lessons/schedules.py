@@ -12,7 +12,7 @@ import torch
 MAX_BETA = 0.999  # no single step may wipe out everything (Nichol & Dhariwal 2021, section 3.2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """A noise schedule: alpha_bar[t] = prod_{i<=t} (1 - beta_i)          (Ho et al. 2020, below eq. 3)
 
@@ -84,7 +84,8 @@ def linear(T=1000, beta_start=1e-4, beta_end=0.02, rescale=True):
     """
     _check_T(T)
     factor = 1000 / T if rescale else 1.0
-    beta = torch.linspace(beta_start * factor, beta_end * factor, T, dtype=torch.float64)
+    # counted from the end, so that a schedule of one step makes all the noise in it
+    beta = torch.linspace(beta_end * factor, beta_start * factor, T, dtype=torch.float64).flip(0)
     return from_betas("linear", beta.clamp(max=MAX_BETA))
 
 

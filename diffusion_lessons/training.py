@@ -7,6 +7,7 @@ and a run continued from a checkpoint is, on the CPU, bit for bit the run that w
 import contextlib
 import copy
 import math
+import pickle
 import signal
 import threading
 from dataclasses import dataclass
@@ -45,8 +46,13 @@ class Trainer:
 
     def __init__(self, denoiser, x, y=None, *, steps, batch=64, lr=2e-3, ema=0.999, drop_label=0.1, weighting="v",
                  times=None, constant=False, seed=0):
+        if len(x) == 0:
+            raise ValueError("there are no pictures to learn from")
         if y is not None and len(x) != len(y):
             raise ValueError(f"{len(x)} pictures but {len(y)} labels")
+        classes = getattr(denoiser.net, "classes", None)
+        if y is not None and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
+            raise ValueError(f"labels must lie in 0..classes-1 of the network, which has classes={classes}")
         if not x.dtype.is_floating_point and x.dtype != torch.uint8:
             raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
         self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -54,7 +60,7 @@ class Trainer:
         self.x, self.y = x.to(self.device), None if y is None else y.to(self.device)
         self.steps, self.batch, self.lr, self.ema, self.drop_label = steps, batch, lr, ema, drop_label
         self.weighting, self.constant, self.seed, self.step = weighting, constant, seed, 0
-        self.times = times or (1, denoiser.schedule.T)
+        self.times = tuple(times or (1, denoiser.schedule.T))
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
 
     def __iter__(self):
@@ -68,12 +74,13 @@ class Trainer:
         x_t = add_noise(x0, t, eps, self.denoiser.schedule)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.denoiser.loss(x0, x_t, t, eps, y, self.weighting).mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {self.step + 1} is {loss.item()}: try a lower learning rate than "
-                                     f"lr={self.lr:g}. The weights are still those of step {self.step}.")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
+        length = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
+        if not torch.isfinite(loss + length):
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {loss.item()}, its gradient {length.item()}: "
+                                     f"try a lower learning rate than lr={self.lr:g}. "
+                                     f"The weights are still those of step {self.step}.")
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
         self.optimizer.step()
         self.step += 1
@@ -104,16 +111,22 @@ class Trainer:
         d = min(self.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - d)
 
+    def settings(self):
+        """What makes this run this run and no other."""
+        names = ("steps", "batch", "lr", "ema", "drop_label", "weighting", "times", "constant", "seed")
+        return {"pictures": len(self.x), "target": self.denoiser.target, "schedule": repr(self.denoiser.schedule),
+                **{name: getattr(self, name) for name in names}}
+
     def state_dict(self):
         """All that a continued run needs."""
-        return {"step": self.step, "steps": self.steps, "seed": self.seed, "weights": self.denoiser.state_dict(),
+        return {"step": self.step, "settings": self.settings(), "weights": self.denoiser.state_dict(),
                 "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state):
         """Go on from there. Raises ValueError when it was another run."""
-        for name in ("steps", "seed"):
-            if state[name] != getattr(self, name):
-                raise ValueError(f"the checkpoint is of a run with {name}={state[name]}, not {getattr(self, name)}: "
+        for name, here in self.settings().items():
+            if state["settings"][name] != here:
+                raise ValueError(f"the checkpoint is of a run with {name}={state['settings'][name]}, not {here}: "
                                  "continue with the same settings, or name another checkpoint file")
         self.denoiser.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
@@ -132,7 +145,7 @@ def load_checkpoint(path, trainer):
     try:
         state = torch.load(path, map_location=trainer.device, weights_only=True)
         trainer.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError) as error:
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} does not fit this network or is damaged; move it away to start afresh") from error
@@ -150,9 +163,10 @@ def run(trainer, checkpoint=None, every=500, watch=None):
         for step in trainer:
             if watch is not None:
                 watch(step)
-            if checkpoint is not None and (step.step % every == 0 or asked_to_stop()):
+            stop = asked_to_stop()    # asked once: a Ctrl-C that comes later waits for the next step
+            if checkpoint is not None and (step.step % every == 0 or stop):
                 save_checkpoint(checkpoint, trainer)
-            if asked_to_stop():
+            if stop:
                 raise KeyboardInterrupt(f"stopped after step {step.step}")
     if checkpoint is not None:
         save_checkpoint(checkpoint, trainer)
