@@ -1,0 +1,25 @@
+"""What only a notebook needs: figures, a film player, sliders and checked exercises."""
+
+from diffusion_lessons.classroom.animation import animate
+from diffusion_lessons.classroom.pictures import film_strip, show_pictures
+from diffusion_lessons.classroom.plots import bars, curve, curves, heat_table, points
+from diffusion_lessons.classroom.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    use_style,
+)
+from diffusion_lessons.classroom.widgets import denoise_slider, loop_player, noise_slider
+
+__all__ = [
+    "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "PURPLE", "SKY", "VERMILLION", "YELLOW",
+    "animate", "bars", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player", "noise_slider",
+    "points", "show_pictures", "use_style",
+]

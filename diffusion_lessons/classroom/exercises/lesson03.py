@@ -1,0 +1,217 @@
+"""Exercises of lesson 03: predicting the noise."""
+
+import math
+
+import torch
+
+from diffusion_lessons import forward, training
+from diffusion_lessons.classroom.exercises import drawing
+from diffusion_lessons.classroom.exercises.drawing import factor
+from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.unet import time_embedding
+
+
+def roots(s, t):
+    """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), ready to multiply."""
+    a = factor(s.alpha_bar, t)
+    return a.sqrt(), (1 - a).sqrt()
+
+
+def draw_estimate(g, k):
+    s = drawing.schedule(g)
+    return drawing.noise(g), drawing.picture(g), drawing.times(g, s.T), s
+
+
+def estimate(formula):
+    """formula(x_t, eps, signal, noise) as an answer."""
+    return lambda eps, x_t, t, s: formula(x_t, eps, *roots(s, t))
+
+
+def estimate_at(shift):
+    return lambda eps, x_t, t, s: forward.from_eps(eps, x_t, t + shift, s).x0
+
+
+X0_HAT = Exercise(
+    "3.1", "x0_from_eps(eps, x_t, t, schedule)", draw_estimate, lambda eps, x_t, t, s: forward.from_eps(eps, x_t, t, s).x0,
+    shows=[forward.from_eps, forward.signal_and_noise],
+    praise="right: the jump, solved for x0.",
+    hints=["Write down the jump: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. Solve it for x0.",
+           "First take the noise away, then undo the shrinking.",
+           "(x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar), with alpha_bar as (B, 1, 1, 1)."],
+    mistakes=[
+        (estimate(lambda x, e, a, n: x - n * e), "the noise is gone, but the picture is still shrunk: divide by sqrt(alpha_bar)."),
+        (estimate(lambda x, e, a, n: x - e), "you took away eps as it is; in x_t it is multiplied by sqrt(1 - alpha_bar)."),
+        (estimate(lambda x, e, a, n: (x - e) / a), "eps must be multiplied by sqrt(1 - alpha_bar) before it is taken away."),
+        (estimate(lambda x, e, a, n: x / a - n * e), "the division is for the whole difference: brackets around x_t - sqrt(1 - alpha_bar) eps."),
+        (estimate(lambda x, e, a, n: (x - n**2 * e) / a**2),
+         "you used alpha_bar and 1 - alpha_bar instead of their square roots."),
+        (estimate(lambda x, e, a, n: (x - n * e) / a**2), "you divided by alpha_bar instead of its square root."),
+        (estimate(lambda x, e, a, n: (x - n**2 * e) / a), "the noise is multiplied by 1 - alpha_bar instead of its square root."),
+        (estimate(lambda x, e, a, n: (x - n * e) * a), "you multiplied by sqrt(alpha_bar); to undo the shrinking, divide."),
+        (estimate(lambda x, e, a, n: (x + n * e) / a), "the noise is added once more; it must be taken away."),
+        (estimate(lambda x, e, a, n: (x - a * e) / n), "the two factors have changed places."),
+        (estimate_at(-1), "t is off by one: you took alpha_bar[t - 1]."),
+        (estimate_at(1), "t is off by one: you took alpha_bar[t + 1]."),
+    ])
+
+
+class FakeNet(torch.nn.Module):
+    """Stands in for a network: any fixed function of (x, t) will do to judge a loss."""
+
+    def __init__(self, g):
+        super().__init__()
+        self.a, self.b = (0.3 + torch.rand(2, generator=g)).tolist()
+
+    def forward(self, x, t, y=None):
+        return torch.tanh(self.a * x) + self.b * torch.sin(t.float()).reshape(-1, 1, 1, 1)
+
+
+def draw_loss(g, k):
+    s = drawing.schedule(g)
+    return FakeNet(g), drawing.picture(g), drawing.times(g, s.T), drawing.noise(g), s
+
+
+def eps_loss(net, x0, t, eps, s):
+    x_t = forward.add_noise(x0, t, eps, s)
+    return Denoiser(net, s, target="eps").loss(x0, x_t, t, eps, weighting="eps").mean()
+
+
+def error(measure, sees=forward.add_noise, wants=lambda x0, x_t, eps: eps):
+    """A training loss with another measure, another input or another target."""
+    def loss(net, x0, t, eps, s):
+        x_t = sees(x0, t, eps, s)
+        return measure(net(x_t, t) - wants(x0, x_t, eps))
+    return loss
+
+
+def mean_square(d):
+    return d.square().mean()
+
+
+def without_t(net, x0, t, eps, s):
+    return mean_square(net(forward.add_noise(x0, t, eps, s), torch.zeros_like(t)) - eps)
+
+
+LOSS = Exercise(
+    "3.2", "training_loss(net, x0, t, eps, schedule)", draw_loss, eps_loss,
+    shows=[Denoiser.loss, training.Trainer.one_step],
+    remark="In the package the loss also covers other targets and weightings; with target = weighting = \"eps\" it is the exercise.",
+    praise="right. That, on random pictures with random t, over and over, is all of the training.",
+    hints=["Three lines: make x_t with add_noise, ask the network, compare.",
+           "eps_hat = net(x_t, t): the network sees the noisy picture and the time, nothing else.",
+           "((eps_hat - eps) ** 2).mean()"],
+    mistakes=[
+        (error(mean_square, sees=lambda x0, t, eps, s: x0),
+         "the network was shown the clean picture x0. It must only ever see x_t, or it learns nothing it can use later."),
+        (error(mean_square, sees=lambda x0, t, eps, s: eps), "the network was shown the noise itself. It sees x_t, the mix."),
+        (error(mean_square, wants=lambda x0, x_t, eps: x0), "the network's output is compared with x0. Here it predicts the noise: compare with eps."),
+        (error(mean_square, wants=lambda x0, x_t, eps: x_t), "the network's output is compared with x_t; compare it with eps."),
+        (without_t, "the network was not told t, but always 0."),
+        (error(lambda d: d.square().sum()), "you summed; take the mean, or the loss depends on the size of the batch."),
+        (error(lambda d: d.square().flatten(1).sum(1).mean()),
+         "you summed over the pixels; take the mean over them too, or the loss depends on the size of the pictures."),
+        (error(lambda d: d.abs().mean()), "that is the mean absolute error; the squared error is wanted."),
+        (error(lambda d: d.mean()), "the errors are not squared: positive and negative ones cancel."),
+        (error(lambda d: d.mean().square()), "you squared the mean; take the mean of the squares, or errors cancel."),
+        (error(lambda d: d.square().mean().sqrt()), "that is the root of the mean squared error; leave the root out."),
+        (error(lambda d: d.square().flatten(1).mean(1)), "that is one loss per picture; take the mean over the batch too."),
+        (error(lambda d: d.square()), "that is the squared error of every pixel; take the mean of it all."),
+        (error(mean_square, sees=lambda x0, t, eps, s: forward.add_noise(x0, t - 1, eps, s)),
+         "x_t was made with t - 1, but the network was told t."),
+    ])
+
+
+def draw_velocity(g, k):
+    s = drawing.schedule(g)
+    return drawing.picture(g), drawing.noise(g), drawing.times(g, s.T), s
+
+
+def mixed(formula):
+    return lambda x0, eps, t, s: formula(x0, eps, *roots(s, t))
+
+
+VELOCITY = Exercise(
+    "3.3", "velocity(x0, eps, t, schedule)", draw_velocity, forward.velocity, shows=[forward.velocity],
+    praise="right: at t = 0 it is eps, at t = T it is -x0, and in between a bit of both.",
+    hints=["The same two factors as in the jump, but they change places and one gets a minus.",
+           "v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0"],
+    mistakes=[
+        (mixed(lambda x, e, a, n: a * x + n * e), "that is x_t, the jump. In v the factors change places, and x0 gets a minus."),
+        (mixed(lambda x, e, a, n: n * x - a * e), "the sign is turned round: eps comes with plus, x0 with minus."),
+        (mixed(lambda x, e, a, n: a * e + n * x), "there is a minus in front of x0."),
+        (mixed(lambda x, e, a, n: n * e - a * x), "the two factors have changed places: eps gets sqrt(alpha_bar)."),
+        (mixed(lambda x, e, a, n: a * x - n * e), "picture and noise have changed places: eps gets sqrt(alpha_bar)."),
+        (mixed(lambda x, e, a, n: a**2 * e - n**2 * x), "you used alpha_bar and 1 - alpha_bar instead of their square roots."),
+        (mixed(lambda x, e, a, n: e - x), "eps - x0 is the velocity of flow matching, which runs straight; here both have factors."),
+        (lambda x0, eps, t, s: forward.velocity(x0, eps, t - 1, s), "t is off by one: you took alpha_bar[t - 1]."),
+        (lambda x0, eps, t, s: forward.velocity(x0, eps, t + 1, s), "t is off by one: you took alpha_bar[t + 1]."),
+    ])
+
+
+def draw_embedding(g, k):
+    T = drawing.one(g, 100, 900)
+    return torch.randperm(T, generator=g)[:6] + 1, 2 * drawing.one(g, 4, 10), T
+
+
+def rates_of(width):
+    return torch.exp(-math.log(10000) * torch.arange(width // 2) / (width // 2))
+
+
+def angles_of(t, width, T):
+    return (1000 / T * t.float())[:, None] * rates_of(width)
+
+
+def embed(arrange, angles=angles_of):
+    return lambda t, width, T: arrange(angles(t, width, T))
+
+
+def usual(a):
+    return torch.cat([a.sin(), a.cos()], 1)
+
+
+def alternate_rows(a):
+    """The bug of a public course: sin and cos alternate over the batch, not over the features."""
+    out = torch.cat([a, a], 1)
+    out[0::2], out[1::2] = out[0::2].sin(), out[1::2].cos()
+    return out
+
+
+def by_place(t, width, T):
+    """Another guise of it: the angle grows with the place in the batch, and t is forgotten."""
+    return torch.arange(len(t)).float()[:, None] * rates_of(width)
+
+
+TIME = Exercise(
+    "3.4", "time_embedding(t, width, T)", draw_embedding, time_embedding, shows=[time_embedding],
+    praise="right: every t gets its own row, and near times have similar rows.",
+    hints=["rates: width // 2 numbers from 1 falling to almost 1/10000: torch.exp(-math.log(10000) * k / (width // 2)) "
+           "with k = torch.arange(width // 2).",
+           "angles: each time multiplied by each rate, (B, 1) * (1, width // 2) -> (B, width // 2). Scale the time by 1000 / T.",
+           "torch.cat([angles.sin(), angles.cos()], dim=1)"],
+    mistakes=[
+        (embed(alternate_rows),
+         "wrong axis: sin and cos alternate from picture to picture of the batch. Each picture needs both: "
+         "sin in the first half of its row, cos in the second."),
+        (embed(usual, by_place),
+         "wrong axis: the angle follows the place in the batch, not the time. Multiply t[:, None] with the rates."),
+        (embed(lambda a: torch.cat([a.sin(), a.cos()], 0)),
+         "wrong axis: sin and cos are joined along the batch. Join them along the features, dim=1."),
+        (embed(lambda a: usual(a).T), "the axes have changed places: one row per picture, (B, width)."),
+        (embed(lambda a: torch.stack([a.sin(), a.cos()], 2).flatten(1)),
+         "sin and cos take turns in your row. A network could use that as well; ours has all sines first, then all cosines."),
+        (embed(lambda a: torch.cat([a.cos(), a.sin()], 1)), "cos stands before sin; ours is the other way round."),
+        (embed(usual, lambda t, w, T: t.float()[:, None] * rates_of(w)),
+         "the time is not scaled: multiply t by 1000 / T, so that the embedding means the same for every T."),
+        (embed(usual, lambda t, w, T: t.float()[:, None] / T * rates_of(w)),
+         "the time is t / T; it should be 1000 t / T, or all angles are so small that neighbours look alike."),
+        (embed(lambda a: torch.cat([a.sin(), a.sin()], 1)), "both halves are sines; the second should be cosines."),
+        (embed(lambda a: a.sin()), "only the sines: put the cosines of the same angles behind them."),
+        (embed(usual, lambda t, w, T: (1000 / T * t.float())[:, None] / rates_of(w)),
+         "you divided by the rates: the angles should become smaller along the row, not larger."),
+        (embed(usual, lambda t, w, T: (1000 / T * t.float())[:, None]
+               * torch.exp(-math.log(10000) * torch.arange(w // 2) / (w // 2 - 1))),
+         "you divided by width // 2 - 1. Many programs do; here it is width // 2, as in the formula."),
+    ])
+
+EXERCISES = [X0_HAT, LOSS, VELOCITY, TIME]

@@ -1,0 +1,195 @@
+"""Showing numbers: curves, point sets, bars, and a table of cells. Every function returns the figure."""
+
+import numpy as np
+import torch
+from matplotlib.patches import Rectangle
+
+from diffusion_lessons.classroom.style import GREY, LINES, Drawing, line_of, styled
+
+NEAR = 0.07   # ends of lines closer than this share of the height get a legend instead of labels at their ends
+
+
+def as_array(values):
+    """Numbers from a tensor, a list or an array, as a float64 array."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    if isinstance(values, (list, tuple)):
+        values = [as_array(value) for value in values]
+    return np.asarray(values, dtype=np.float64)
+
+
+@styled
+def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", markers=None, marks=None, size=(9, 4.5),
+           xlim=None, ylim=None):
+    """One or several lines over the same axis, told apart by colour, dashes and marker.
+
+    xs: (N,) numbers, or {name: (N,)} where the lines have points of their own
+    ys: {name: (N,)}, or {name: (seeds, N)}: then the line is the mean over the seeds
+    spread: "band" shades from the lowest seed to the highest, "points" shows each seed
+    log: "", "x", "y" or "xy";  markers: True, False, or None for "where the points are few"
+    marks: {label: x} draws a thin upright line there, with its label
+    """
+    figure = Drawing(figsize=size, layout="constrained")
+    ax = figure.add_subplot()
+    ends = {}
+    for k, (name, values) in enumerate(ys.items()):
+        x, y = as_array(xs[name] if isinstance(xs, dict) else xs), as_array(values)
+        if y.shape[-1:] != x.shape or y.ndim > 2:
+            raise ValueError(f"{name!r} has values of shape {y.shape} for {x.shape} places: give (N,) or (seeds, N)")
+        look = line_of(k)
+        if markers is False or (markers is None and len(x) > 30):
+            look["marker"] = ""
+        mean = y if y.ndim == 1 else y.mean(0)
+        ax.plot(x, mean, label=name, **look)
+        if y.ndim == 2 and spread == "band":
+            ax.fill_between(x, y.min(0), y.max(0), color=look["color"], alpha=0.18, linewidth=0)
+        elif y.ndim == 2:
+            ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=look["color"], alpha=0.5)
+        last = np.flatnonzero(np.isfinite(mean))[-1]
+        ends[name] = (x[last], mean[last], look["color"])
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if "x" in log else "linear",
+           yscale="log" if "y" in log else "linear")
+    if title:
+        ax.set_title(title)
+    if xlim:
+        ax.set_xlim(*xlim)
+    if ylim:
+        ax.set_ylim(*ylim)
+    _mark(ax, marks or {})
+    _name_lines(ax, ends)
+    return figure
+
+
+def curve(xs, ys, xlabel="", ylabel="", title=None, **how):
+    """A single line; everything as in `curves`."""
+    return curves(xs, {"_": ys}, xlabel, ylabel, title, **how)
+
+
+def _mark(ax, marks):
+    for label, x in marks.items():
+        ax.axvline(x, color=GREY, linewidth=1.2)
+        ax.annotate(label, (x, 1), xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points",
+                    color=GREY, va="top", fontsize=12)
+
+
+def _name_lines(ax, ends):
+    """Write each name at the end of its line; where ends meet, or do not stand at the right, use a legend."""
+    if len(ends) < 2:
+        return
+    place = {name: ax.transAxes.inverted().transform(ax.transData.transform((x, y))) for name, (x, y, _) in ends.items()}
+    heights = sorted(y for _, y in place.values())
+    at_right = max(x for x, _ in place.values()) - min(x for x, _ in place.values()) < 0.02
+    apart = all(b - a > NEAR for a, b in zip(heights, heights[1:]))
+    if not (at_right and apart):
+        ax.legend(handlelength=3.2)
+        return
+    for name, (x, y, colour) in ends.items():
+        ax.annotate(name, (x, y), xytext=(10, 0), textcoords="offset points", color=colour, va="center",
+                    weight="bold", annotation_clip=False)
+
+
+@styled
+def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, dot=6):
+    """Sets of 2-D points side by side, all on the same scale.
+
+    sets: {title: (N, 2)} or a list of (N, 2);  titles: for a list
+    limits: (low, high) of both axes, by default what holds all points;  colours: one class (N,) per set, or None
+    """
+    if isinstance(sets, dict):
+        titles, sets = list(sets), list(sets.values())
+    sets = [as_array(xy) for xy in sets]
+    if any(xy.ndim != 2 or xy.shape[1] != 2 for xy in sets):
+        raise ValueError(f"points must be (N, 2), got {[xy.shape for xy in sets]}")
+    if limits is None:
+        every = np.concatenate(sets)
+        middle, half = (every.max(0) + every.min(0)) / 2, (every.max(0) - every.min(0)).max() / 2 * 1.06 + 1e-9
+        limits = np.stack([middle - half, middle + half]).T      # (2 axes, 2 ends)
+    else:
+        limits = [limits, limits]
+    figure = Drawing(figsize=(size * len(sets), size + 0.4 + 0.4 * bool(title)), layout="constrained")
+    for k, xy in enumerate(sets):
+        ax = figure.add_subplot(1, len(sets), k + 1)
+        classes = np.zeros(len(xy), int) if colours is None else as_array(colours[k]).astype(int)
+        for c in np.unique(classes):
+            colour, _, marker = LINES[c % len(LINES)]
+            ax.scatter(*xy[classes == c].T, s=dot, color=colour, marker=marker, linewidths=0, alpha=0.7)
+        ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xticks=[], yticks=[])
+        if titles is not None:
+            ax.set_title(titles[k], loc="center", weight="normal")
+    if title:
+        figure.suptitle(title, weight="bold")
+    return figure
+
+
+@styled
+def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
+    """One bar for each name, its number above it; several seeds show as dots around the mean.
+
+    values: {name: number or list of seeds}, or {group: {name: number or list}} for bars in groups
+    """
+    grouped = any(isinstance(value, dict) for value in values.values())
+    groups = values if grouped else {name: {"": value} for name, value in values.items()}
+    series = list(dict.fromkeys(name for group in groups.values() for name in group))
+    figure = Drawing(figsize=size or (max(4, min(10, 1.6 + 1.25 * len(groups) * max(1, 0.7 * len(series)))), 4),
+                     layout="constrained")
+    ax = figure.add_subplot()
+    wide = 0.8 / len(series) if grouped else 0.6
+    for k, name in enumerate(series):
+        for g, group in enumerate(groups.values()):
+            if name not in group:
+                continue
+            seeds = np.atleast_1d(as_array(group[name]))
+            x = g + (k - (len(series) - 1) / 2) * wide
+            ax.bar(x, seeds.mean(), wide * 0.92, color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4],
+                   edgecolor="white", linewidth=0, label=name if g == 0 else None)
+            if len(seeds) > 1:
+                ax.plot(np.full(len(seeds), x), seeds, "o", markersize=5, color="black", markerfacecolor="white")
+            ax.annotate(fmt.format(seeds.mean()), (x, max(seeds.max(), 0)), xytext=(0, 5), textcoords="offset points",
+                        ha="center", va="bottom")
+    ax.set_xticks(range(len(groups)), [str(name) for name in groups])
+    ax.tick_params(axis="x", length=0)
+    ax.set(ylabel=ylabel, yscale="log" if log else "linear")
+    ax.grid(False, axis="x")
+    ax.margins(y=0.15)
+    if grouped:
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=len(series))
+    if title:
+        ax.set_title(title)
+    return figure
+
+
+@styled
+def heat_table(values, rows, columns, fmt="{:.2f}", title=None, xlabel="", ylabel="", best=None, size=None):
+    """A table whose cells are the darker the larger their number.
+
+    values: (R, C), or (R, C, seeds): then mean and standard deviation are written
+    best: "max" or "min" frames the best cell
+    """
+    table = as_array(values)
+    if table.shape[:2] != (len(rows), len(columns)) or table.ndim not in (2, 3):
+        raise ValueError(f"a table of {len(rows)} rows and {len(columns)} columns cannot hold values of {table.shape}")
+    mean = table if table.ndim == 2 else table.mean(2)
+    figure = Drawing(figsize=size or (2.2 + 1.9 * len(columns), 1.3 + 0.85 * len(rows)), layout="constrained")
+    ax = figure.add_subplot()
+    ax.imshow(mean, cmap="Blues", aspect="auto", vmin=np.nanmin(mean) - 0.15 * np.ptp(mean), vmax=np.nanmax(mean) * 1.0)
+    dark = (mean - np.nanmin(mean)) / (np.ptp(mean) or 1) > 0.55
+    for r in range(len(rows)):
+        for c in range(len(columns)):
+            words = fmt.format(mean[r, c])
+            if table.ndim == 3 and table.shape[2] > 1:
+                words += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
+            ax.text(c, r, words, ha="center", va="center", color="white" if dark[r, c] else "black", fontsize=15)
+    if best is not None:
+        r, c = np.unravel_index(np.nanargmax(mean) if best == "max" else np.nanargmin(mean), mean.shape)
+        ax.add_patch(Rectangle((c - 0.48, r - 0.47), 0.96, 0.94, fill=False, linewidth=3))
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if title:
+        ax.set_title(title)
+    return figure

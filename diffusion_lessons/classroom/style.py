@@ -1,0 +1,67 @@
+"""One look for every figure: the palette, the fonts, and a figure that a notebook shows exactly once."""
+
+import functools
+import io
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe & Ito's eight colours, told apart by people with any of the usual kinds of colour blindness.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+PALETTE = dict(black=BLACK, orange=ORANGE, sky=SKY, green=GREEN, yellow=YELLOW, blue=BLUE, vermillion=VERMILLION,
+               purple=PURPLE)
+GREY = "#666666"   # for what stands behind: grids, notes, true values
+
+# Lines differ in colour, dashes and marker, so that a grey print still tells them apart. Yellow is too pale for a line.
+LINES = [(BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"),
+         (ORANGE, (0, (6, 1, 1, 1, 1, 1)), "v"), (SKY, (0, (8, 3)), "P"), (BLACK, (0, (1, 1)), "X")]
+
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 100, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "font.family": "sans-serif", "font.size": 14, "axes.titlesize": 15, "axes.labelsize": 14,
+    "xtick.labelsize": 13, "ytick.labelsize": 13, "legend.fontsize": 13, "figure.titlesize": 16,
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlepad": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.8,
+    "lines.linewidth": 2.5, "lines.markersize": 7, "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=[line[0] for line in LINES]),
+    "image.cmap": "gray", "image.interpolation": "nearest",
+}
+
+
+def use_style():
+    """Give the course's look to figures that you make with matplotlib yourself."""
+    matplotlib.rcParams.update(STYLE)
+
+
+class Drawing(Figure):
+    """A matplotlib Figure that shows itself when it is the last value of a cell (or goes through `display`).
+
+    It is not known to pyplot, so no notebook shows it a second time and nothing has to be closed.
+    """
+
+    def _repr_png_(self):
+        return png_of(self)
+
+
+def png_of(figure):
+    """The figure as PNG bytes, cropped to what is drawn."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
+    return buffer.getvalue()
+
+
+def styled(make):
+    """A decorator: what is drawn inside has the course's look, whatever the learner has set."""
+    @functools.wraps(make)
+    def wrapped(*args, **kwargs):
+        with matplotlib.rc_context(STYLE):
+            return make(*args, **kwargs)
+    return wrapped
+
+
+def line_of(index):
+    """Colour, dashes and marker of the index-th line of a figure."""
+    colour, dashes, marker = LINES[index % len(LINES)]
+    return dict(color=colour, linestyle=dashes, marker=marker)
