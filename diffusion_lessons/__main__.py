@@ -1,0 +1,161 @@
+"""python -m diffusion_lessons doctor | generate | train | evaluate
+
+Exit codes: 0 all went well, 1 it failed (one line says why), 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from diffusion_lessons import __version__
+
+PROG = "python -m diffusion_lessons"
+ABOUT = """\
+Diffusion Lessons on the command line.
+
+  doctor     is this machine ready? versions, device, data sets, weights, and what to do about what is missing
+  generate   make pictures with trained weights
+  train      train a network from nothing, or go on where it was stopped
+  evaluate   measure how good pictures are
+"""
+EXAMPLES = {
+    "doctor": """examples:
+  {prog} doctor
+""",
+    "generate": """examples:
+  a sheet of 64 sevens
+    {prog} generate "7" --count 64 --seed 0 --out sevens.png
+  plain arrays: x (N, H, W) or (N, H, W, 3) uint8, and y (N,), the label
+    {prog} generate "7" --count 1000 --out sevens.npz
+  another model, stronger guidance, more steps
+    {prog} generate frog --model cifar --w 2 --steps 100
+  weights that you have trained
+    {prog} generate 3 --model outputs/digits.safetensors
+
+The same seed gives the same pictures, whatever the count: the first 16 of 64
+are the 16 of 16.
+""",
+    "train": """examples:
+  as far as ten minutes go on this machine
+    {prog} train --data digits --minutes 10
+  so many steps, whatever the time
+    {prog} train --data digits --steps 30000
+  colour photos, and where the weights go
+    {prog} train --data cifar --minutes 120 --out outputs/photos.safetensors
+
+Stop it with Ctrl-C when you like; the same command goes on from the checkpoint.
+Without MNIST and without a network it learns from drawn digits, and says so.
+""",
+    "evaluate": """examples:
+  figures to compare runs by
+    {prog} evaluate --model digits --count 1000
+  the full protocol, at another guidance scale
+    {prog} evaluate --model digits --count 10000 --w 3
+  any pictures: x (N, 28, 28) uint8 and y (N,) labels
+    {prog} evaluate --npz mine.npz
+
+accuracy  the share that a classifier reads as what was asked for
+Frechet   distance between the features of these pictures and of real ones:
+          0 is best, and fewer pictures give more
+recall    the share of the real variety that is covered: ten perfect
+          prototypes score badly here
+""",
+}
+
+
+def number(kind, low, high=None):
+    """An argparse type: a number from low to high, or a clear word."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (value >= low and (high is None or value <= high)):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
+        return value
+
+    return parse
+
+
+def file_name(*endings):
+    """An argparse type: a path with one of these endings."""
+
+    def parse(text):
+        if Path(text).suffix.lower() not in endings:
+            raise argparse.ArgumentTypeError(f"must end in {' or '.join(endings)}, not {text!r}")
+        return Path(text)
+
+    return parse
+
+
+def build_parser():
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=PROG, description=ABOUT, formatter_class=plain,
+                                     epilog=f"Help on one of them: {PROG} generate --help")
+    parser.add_argument("--version", action="version", version=f"diffusion-lessons {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="doctor|generate|train|evaluate")
+
+    def command(name, about):
+        epilog = EXAMPLES[name].format(prog=PROG)
+        return commands.add_parser(name, description=about, epilog=epilog, formatter_class=plain)
+
+    def sampling(p, count):
+        p.add_argument("--model", default="digits", metavar="NAME",
+                       help="shipped weights by name, or a .safetensors file (default: digits)")
+        p.add_argument("--count", type=number(int, 1), default=count, help=f"pictures (default {count})")
+        p.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same pictures (default 0)")
+        p.add_argument("--w", type=number(float, 0, 100), metavar="SCALE",
+                       help="guidance: 0 ignores the label, 1 is plain, more insists (default: the model's)")
+        p.add_argument("--steps", type=number(int, 1), default=50, help="steps of the loop (default 50)")
+        p.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="default ddim")
+        p.add_argument("--eta", type=number(float, 0, 1), default=0.0,
+                       help="for ddim: how much of the noise put back is fresh, 0 to 1 (default 0)")
+
+    command("doctor", "Is this machine ready? Looks and tells; changes nothing and downloads nothing.")
+
+    p = command("generate", "Make pictures of what you ask for, with trained weights.")
+    p.add_argument("prompt", help='what to draw: a label that the model knows, for instance "7"')
+    sampling(p, 16)
+    p.add_argument("--out", type=file_name(".png", ".npz"), default=Path("pictures.png"),
+                   help="a sheet of pictures (.png) or plain arrays (.npz); default pictures.png")
+
+    p = command("train", "Train a network from nothing, or go on from its checkpoint.")
+    p.add_argument("--data", choices=("digits", "cifar"), default="digits", help="default digits")
+    p.add_argument("--source", choices=("auto", "mnist", "drawn"), default="auto",
+                   help="which digits: real ones if they can be had (auto), only real, or drawn in code")
+    length = p.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=number(float, 0.01), help="about how long (default 10)")
+    length.add_argument("--steps", type=number(int, 1), help="or exactly how many steps")
+    p.add_argument("--seed", type=number(int, 0), default=0, help="default 0")
+    p.add_argument("--batch", type=number(int, 1), help="pictures a step (default: the recipe's)")
+    p.add_argument("--lr", type=number(float, 0), help="learning rate (default: the recipe's)")
+    p.add_argument("--checkpoint", type=Path, metavar="PATH",
+                   help="where the run is kept (default: in checkpoints/, named after the settings)")
+    p.add_argument("--out", type=file_name(".safetensors"), metavar="PATH",
+                   help="where the weights go (default outputs/DATA.safetensors)")
+
+    p = command("evaluate", "Measure how good pictures of digits are, by the one protocol of the course.")
+    sampling(p, 1000)
+    p.add_argument("--npz", type=file_name(".npz"), metavar="FILE", help="measure these pictures, make none")
+    return parser
+
+
+def main(arguments=None):
+    """Run one command and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    from diffusion_lessons import commands  # here, so that --help does not wait for torch
+
+    try:
+        return getattr(commands, options.command)(options)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{options.command} failed: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

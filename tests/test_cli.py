@@ -1,0 +1,334 @@
+"""The command line: what it writes, what it says, and how it ends (0 well, 1 failed, 2 usage, 130 Ctrl-C)."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_lessons import commands, metrics, recipes, weights
+from diffusion_lessons.__main__ import main
+from diffusion_lessons.models.critic import Classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = dict(in_channels=1, channels=(32, 32), blocks=1)
+TRAIN = ["train", "--source", "mnist", "--batch", "4"]
+
+
+def write_tiny_mnist(folder):
+    """A file in MNIST's layout with 64 pictures of noise, enough to train on for a moment."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (64, 28, 28), np.uint8), np.arange(64, dtype=np.uint8) % 10
+    np.savez(folder / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """An empty folder to work in, with a tiny data set and a small network."""
+    write_tiny_mnist(tmp_path)
+    monkeypatch.setenv("DIFFUSION_LESSONS_DATA", str(tmp_path))
+    monkeypatch.setitem(recipes.RECIPES, "digits", recipes.RECIPES["digits"] | {"network": SMALL})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory):
+    """Weights of a small network, trained for no time at all."""
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = recipes.RECIPES["digits"] | {"network": SMALL}
+    denoiser = recipes.build(recipe)
+    for weight in denoiser.parameters():  # some begin as zeros, and would draw grey whatever the label
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    card = weights.denoiser_card(denoiser, labels=recipes.DIGITS, picture=[1, 28, 28], w=1.0)
+    weights.save(folder / "small", denoiser.state_dict(), card)
+    return str(folder / "small.safetensors")
+
+
+def sha(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def no_scratch_left(folder):
+    return not [path for path in Path(folder).rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert f"python -m diffusion_lessons {command}" in said.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "required"),
+        (["draw"], "invalid choice"),
+        (["generate"], "prompt"),
+        (["generate", "7", "--count", "0"], "at least 1"),
+        (["generate", "7", "--eta", "2"], "between 0 and 1"),
+        (["generate", "7", "--w", "nan"], "between 0 and 100"),
+        (["generate", "7", "--seed", "x"], "not a number"),
+        (["generate", "7", "--out", "seven.jpg"], ".png or .npz"),
+        (["train", "--minutes", "1", "--steps", "5"], "not allowed"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_the_fault(arguments, word, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_runs_as_a_module():
+    command = [sys.executable, "-m", "diffusion_lessons", "--version"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0
+    assert "diffusion-lessons 0.1.0" in said.stdout
+
+
+def test_generate_writes_plain_arrays(desk, small_weights):
+    command = ["generate", "7", "--model", small_weights, "--steps", "3", "--seed", "5"]
+    assert main([*command, "--count", "6", "--out", "six.npz"]) == 0
+    assert main([*command, "--count", "3", "--out", "three.npz"]) == 0
+    six, three = np.load("six.npz"), np.load("three.npz")
+    assert six["x"].shape == (6, 28, 28)
+    assert six["x"].dtype == np.uint8
+    assert six["y"].tolist() == [7] * 6
+    assert six["x"].std() > 10, "the pictures are blank"
+    # A picture depends on the seed and its number, not on how many are made with it (rounding aside).
+    assert np.abs(six["x"][:3].astype(int) - three["x"].astype(int)).max() <= 1
+    assert main([*command[:-1], "6", "--count", "3", "--out", "other.npz"]) == 0
+    assert np.abs(np.load("other.npz")["x"].astype(int) - three["x"].astype(int)).max() > 20
+
+
+def test_generate_writes_a_sheet(desk, small_weights):
+    command = ["generate", "7", "--model", small_weights, "--steps", "3", "--count", "5"]
+    assert main([*command, "--out", "five.npz"]) == 0
+    assert main([*command, "--out", "five.png"]) == 0
+    sheet = np.asarray(Image.open("five.png"))
+    # 2 rows of 3 places, each 28 pixels and a gap of 2, all of it enlarged twice
+    assert sheet.shape == (2 * (2 * 30 + 2), 2 * (3 * 30 + 2))
+    x = np.load("five.npz")["x"]
+    assert (sheet[4:60:2, 4:60:2] == x[0]).all()
+    assert (sheet[64:120:2, 64:120:2] == x[4]).all()
+    assert (sheet[64:120, 124:180] == 255).all(), "the place left over is white"
+
+
+def test_the_sampler_follows_its_options(desk, small_weights):
+    def draw(*options):
+        command = ["generate", "3", "--model", small_weights, "--steps", "4", "--count", "2"]
+        assert main([*command, *options, "--out", "x.npz"]) == 0
+        return np.load("x.npz")["x"].astype(int)
+
+    plain = draw()
+    for options in (["--w", "8"], ["--eta", "1"], ["--sampler", "ddpm"], ["--steps", "8"]):
+        assert np.abs(draw(*options) - plain).max() > 2, f"{options} changed nothing"
+
+
+def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsys):
+    assert main(["generate", "frog", "--model", small_weights]) == 1
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in capsys.readouterr().err
+    assert main(["generate", "7", "--model", "digitz"]) == 1
+    said = capsys.readouterr().err
+    assert "digitz" in said
+    assert said.count("\n") == 1
+    assert not Path("pictures.png").exists()
+
+
+def test_a_failed_write_leaves_the_old_file(desk, small_weights, monkeypatch, capsys):
+    Path("old.png").write_bytes(b"precious")
+
+    def full_disk(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    command = ["generate", "7", "--model", small_weights, "--steps", "1", "--count", "1"]
+    assert main([*command, "--out", "old.png"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert Path("old.png").read_bytes() == b"precious"
+    assert no_scratch_left(desk)
+
+
+def test_train_writes_weights_that_generate_can_use(desk, capsys):
+    assert main([*TRAIN, "--steps", "4"]) == 0
+    card = weights.load("outputs/digits.safetensors")[1]
+    assert card["steps"] == 4
+    assert card["batch"] == 4
+    assert "mnist.npz" in card["data"]
+    assert "train --data digits" in card["command"]
+    model = ["--model", "outputs/digits.safetensors"]
+    assert main(["generate", "7", *model, "--count", "1", "--steps", "2"]) == 0
+    first = sha("outputs/digits.safetensors")
+    capsys.readouterr()
+    assert main([*TRAIN, "--steps", "4"]) == 0, "the same command again finds the run finished"
+    assert "step 4 of 4" in capsys.readouterr().out
+    assert sha("outputs/digits.safetensors") == first
+    assert no_scratch_left(desk)
+
+
+def test_train_by_the_clock_keeps_its_length_when_it_goes_on(desk, monkeypatch, capsys):
+    assert main([*TRAIN, "--minutes", "0.02", "--checkpoint", "run.pt", "--out", "a.safetensors"]) == 0
+    steps = weights.load("a.safetensors")[1]["steps"]
+    monkeypatch.setattr(commands, "affordable_steps", lambda *_: pytest.fail("measured anew"))
+    assert main([*TRAIN, "--minutes", "0.02", "--checkpoint", "run.pt", "--out", "b.safetensors"]) == 0
+    assert weights.load("b.safetensors")[1]["steps"] == steps
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused_and_kept(desk, capsys):
+    assert main([*TRAIN, "--steps", "3", "--checkpoint", "run.pt"]) == 0
+    before = sha("run.pt")
+    assert main([*TRAIN, "--steps", "5", "--checkpoint", "run.pt"]) == 1
+    assert "steps=3" in capsys.readouterr().err
+    assert sha("run.pt") == before
+
+    half = Path("run.pt").read_bytes()[:5000]
+    for junk in (half, b"", b"not a checkpoint"):
+        Path("junk.pt").write_bytes(junk)
+        assert main([*TRAIN, "--steps", "3", "--checkpoint", "junk.pt"]) == 1
+        assert "junk.pt is damaged" in capsys.readouterr().err
+        assert Path("junk.pt").read_bytes() == junk
+
+
+def test_a_loss_that_explodes_ends_with_a_word(desk, capsys):
+    assert main([*TRAIN, "--steps", "30", "--lr", "1e30"]) == 1
+    said = capsys.readouterr().err
+    assert "train failed" in said
+    assert "lower learning rate" in said
+    assert not Path("outputs").exists()
+
+
+SCRIPT = f"""
+import sys
+from diffusion_lessons import recipes
+recipes.RECIPES["digits"]["network"] = {SMALL!r}
+from diffusion_lessons.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another Ctrl-C")
+def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(desk):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+    def start(name):
+        command = [*TRAIN, "--steps", "120", "--checkpoint", f"{name}.pt", "--out", f"{name}.safetensors"]
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, *command], env=environment,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+
+    stopped, said = start("stopped"), b""
+    until = time.time() + 300
+    while b"loss=" not in said and time.time() < until:  # the bar has begun to move
+        said += stopped.stdout.read(64)
+    stopped.send_signal(signal.SIGINT)
+    rest = stopped.communicate(timeout=300)[0]
+    assert stopped.returncode == 130, rest.decode()
+    assert b"goes on from stopped.pt" in rest
+    assert b"Traceback" not in rest
+    assert not Path("stopped.safetensors").exists()
+    done = torch.load("stopped.pt", weights_only=True)["step"]
+    assert 0 < done < 120
+
+    again, whole = start("stopped"), start("whole")
+    for process in (again, whole):
+        said = process.communicate(timeout=300)[0].decode()
+        assert process.returncode == 0, said
+    a, b = weights.load("stopped.safetensors")[0], weights.load("whole.safetensors")[0]
+    assert all(torch.equal(a[name], b[name]) for name in b), "going on is not what never stopping gives"
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    """A judge without training and made-up real features, in a folder of their own."""
+    torch.manual_seed(0)
+    judge, folder = Classifier().eval(), tmp_path / "pretrained"
+    real = torch.randn(300, 64)
+    weights.save(folder / "digits_judge", judge.state_dict(), {"network": judge.config})
+    weights.save(folder / "digits_real", {"test": real}, {})
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    return judge, real
+
+
+def test_evaluate_prints_the_protocols_figures(desk, judge, small_weights, capsys):
+    assert main(["evaluate", "--model", small_weights, "--count", "100", "--steps", "2", "--w", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "100 pictures" in said
+    assert "w = 2" in said
+
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 256, (200, 28, 28), np.uint8), np.arange(200) % 10
+    np.savez("mine.npz", x=x, y=y)
+    assert main(["evaluate", "--npz", "mine.npz"]) == 0
+    said = capsys.readouterr().out
+    wanted = metrics.report(judge[0], torch.from_numpy(x)[:, None] / 127.5 - 1, torch.from_numpy(y), judge[1])
+    for name in ("accuracy", "accuracy_lower95", "recall"):
+        assert f"{wanted[name]:.2%}" in said
+    assert f"{wanted['frechet']:.3f}" in said
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        (dict(x=np.zeros((80, 28, 28), np.uint8)), "no npz with x and y"),
+        (dict(x=np.zeros((80, 28, 28), np.float32), y=np.zeros(80, int)), "uint8"),
+        (dict(x=np.zeros((80, 32, 32), np.uint8), y=np.zeros(80, int)), "(N, 28, 28)"),
+        (dict(x=np.zeros((80, 28, 28), np.uint8), y=np.zeros(79, int)), "one label"),
+        (dict(x=np.zeros((80, 28, 28), np.uint8), y=np.full(80, 12)), "0..9"),
+        (dict(x=np.zeros((5, 28, 28), np.uint8), y=np.zeros(5, int)), "too few"),
+    ],
+)
+def test_evaluate_refuses_bad_pictures(desk, judge, arrays, word, capsys):
+    np.savez("bad.npz", **arrays)
+    assert main(["evaluate", "--npz", "bad.npz"]) == 1
+    assert word in capsys.readouterr().err
+
+
+def test_evaluate_refuses_files_that_are_no_npz(desk, judge, capsys):
+    Path("half.npz").write_bytes(b"PK\x03\x04 cut off")
+    assert main(["evaluate", "--npz", "half.npz"]) == 1
+    assert "damaged" in capsys.readouterr().err
+    assert main(["evaluate", "--npz", "absent.npz"]) == 1
+    assert "absent.npz" in capsys.readouterr().err
+
+
+def test_doctor_finds_all_well_without_the_network(desk, monkeypatch, capsys):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("doctor used the network"))
+    assert main(["doctor"]) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    for word in ("torch ", "device", "memory", "CIFAR-10     not there", "digits_judge", "All is well"):
+        assert word in said
+    assert f"there: {desk / 'mnist.npz'}" in said
+
+
+def test_doctor_names_what_is_broken_and_what_to_do(desk, monkeypatch, capsys):
+    (desk / "mnist.npz").write_bytes((desk / "mnist.npz").read_bytes()[:1000])
+    folder = desk / "pretrained"
+    folder.mkdir()
+    for path in weights.FOLDER.glob("digits_judge.*"):
+        shutil.copy(path, folder)
+    with open(folder / "digits_judge.safetensors", "ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    assert main(["doctor"]) == 1
+    advice = [line for line in capsys.readouterr().out.splitlines() if line.startswith("What to do")]
+    assert any("mnist.npz" in line and "Replace it" in line for line in advice)
+    assert any("digits_judge" in line and "SHA-256" in line for line in advice)
+    assert any("'digits'" in line and "missing" in line for line in advice)
+
+
+def test_the_shipped_model_draws_what_is_asked(desk):
+    assert main(["generate", "7", "--count", "40", "--steps", "20", "--out", "sevens.npz"]) == 0
+    x, y = commands.read_pictures("sevens.npz")
+    assert metrics.accuracy(weights.load_classifier(), x, y) >= 0.9
