@@ -17,7 +17,7 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where con
 # What Google Colab had installed when these lessons were written; no floor may stand above it.
 COLAB = {
     "python": "3.13", "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
-    "ipython": "7.34.0", "ipywidgets": "7.7.1",
+    "ipython": "7.34.0", "ipywidgets": "7.7.1", "scikit-image": "0.25.2",
 }  # fmt: skip
 
 
