@@ -39,7 +39,7 @@ are the 16 of 16.
   as far as ten minutes go on this machine
     {prog} train --data digits --minutes 10
   so many steps, whatever the time
-    {prog} train --data digits --steps 30000
+    {prog} train --data digits --steps 10000
   colour photos, and where the weights go
     {prog} train --data cifar --minutes 120 --out outputs/photos.safetensors
 

@@ -13,12 +13,12 @@ PHOTOS = [name.lower() for name in cifar.CLASSES]
 # w: the guidance scale to sample with;  flip: also learn from the mirrored pictures, which are as good
 RECIPES = {
     "digits": dict(
-        labels=DIGITS, network=dict(in_channels=1, channels=(48, 96), blocks=1), w=1.0,
-        steps=30_000, batch=64, lr=2e-3, flip=False,
+        labels=DIGITS, network=dict(in_channels=1, channels=(48, 96), blocks=1), w=1.5,
+        steps=10_000, batch=64, lr=2e-3, flip=False,
     ),
     "cifar": dict(
-        labels=PHOTOS, network=dict(in_channels=3, channels=(64, 128, 192), blocks=1), w=1.5,
-        steps=20_000, batch=64, lr=1e-3, flip=True,
+        labels=PHOTOS, network=dict(in_channels=3, channels=(48, 96, 160), blocks=1), w=1.5,
+        steps=12_000, batch=64, lr=1.5e-3, flip=True,
     ),
 }  # fmt: skip
 # The large networks, for a GPU.

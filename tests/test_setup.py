@@ -125,3 +125,29 @@ def test_make_says_what_is_wrong_with_python(tmp_path):
     assert said.returncode != 0
     assert "python3-venv" in said.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
+    clone, data = tmp_path / "clone", tmp_path / "shared" / "data"
+    (clone / ".ci").mkdir(parents=True)
+    data.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", clone / ".ci")  # with its right to be executed
+    shutil.copy(ROOT / "Makefile", clone)
+    (clone / "pyproject.toml").touch()
+    log = tmp_path / "log"
+    script(clone / ".venv" / "bin" / "python", f'echo "$DIFFUSION_LESSONS_DATA: $@" >> "{log}"\n')
+    environment = {name: value for name, value in os.environ.items() if name != "DIFFUSION_LESSONS_DATA"}
+
+    def run(**more):
+        log.unlink(missing_ok=True)
+        command = [str(clone / ".ci" / "run")]
+        environ = environment | {"PYTHON": sys.executable} | more
+        said = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert said.returncode == 0, said.stderr
+        return log.read_text().splitlines()[-1]
+
+    assert run() == ": -m pytest"
+    (data / "mnist.npz").touch()
+    assert run() == f"{data}: -m pytest"
+    assert run(DIFFUSION_LESSONS_DATA="/elsewhere") == "/elsewhere: -m pytest"
