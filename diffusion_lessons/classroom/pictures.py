@@ -1,8 +1,9 @@
 """Showing pictures: a grid of them, or film strips above each other. Pixels stay square and sharp."""
 
-import re
+from functools import lru_cache
 
 import torch
+from matplotlib.textpath import TextPath
 
 from diffusion_lessons.classroom.style import Drawing, styled
 from diffusion_lessons.datasets.pictures import to_uint8
@@ -22,7 +23,8 @@ def as_rgb(picture, white=1.0):
     if x.ndim == 2:
         x = x[None]
     if x.ndim != 3 or x.shape[0] not in (1, 3):
-        raise ValueError(f"a picture is (1, H, W) or (3, H, W), not {tuple(x.shape)}; of a batch show one, or use show_pictures")
+        raise ValueError(f"a picture is (1, H, W) or (3, H, W), not {tuple(x.shape)}; "
+                         "of a batch show one, or all of them with show_pictures")
     x = x if x.dtype == torch.uint8 else to_uint8(x / white)
     return x.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
@@ -31,9 +33,10 @@ def as_rgb(picture, white=1.0):
 def show_pictures(x, labels=None, columns=None, titles=None, scale=None, title=None, white=1.0):
     """A grid of pictures, enlarged without blurring.
 
-    x: (B, C, H, W) or a list of (C, H, W), float in [-1, 1] (what lies outside becomes black or white) or uint8
+    x: (B, C, H, W) or a list of (C, H, W), uint8 or float in [-1, 1], beyond which all is black or white
     labels: a word under each;  titles: a word above each;  title: one line above all
-    columns: pictures in a row;  scale: screen pixels per pixel;  white: the value shown as white, grey being 0
+    columns: pictures in a row
+    scale: screen pixels per pixel;  white: the value shown as white, grey being 0
     """
     pictures = [as_rgb(picture, white) for picture in x]
     if not pictures:
@@ -46,7 +49,7 @@ def show_pictures(x, labels=None, columns=None, titles=None, scale=None, title=N
 def film_strip(frames, titles=None, scale=None, title=None, white=1.0):
     """Pictures in time order from left to right; several strips stand above each other.
 
-    frames: a list (or batch) of pictures, or a dict {name of the strip: list}, the names then stand on the left
+    frames: a list (or batch) of pictures, or {name of the strip: list}; the names then stand on the left
     titles: a word above each column, such as "t = 500"
     """
     strips = frames if isinstance(frames, dict) else {None: frames}
@@ -69,19 +72,20 @@ def _lay_out(rows, titles, labels, names, scale, title):
     """Place rows of pictures on a figure, pixel for pixel. All measures in screen pixels, y downwards."""
     columns = max(len(row) for row in rows)
     height, width = (max(picture.shape[axis] for row in rows for picture in row) for axis in (0, 1))
-    left = 14 + max(_text_width(name) for name in names) if names else 0
-    words = [str(word) for group in (titles, labels) if group for row in group for word in row]
+    left = 14 + round(max(text_width(name) for name in names)) if names else 0
+    words = [text_width(word) for group in (titles, labels) for row in group or [] for word in row]
+    words = max(words, default=0)
     if scale is None:
-        room = (WIDTH - left) / columns - GAP
-        scale = max(1, min(int(room // width), round(160 / max(height, width)) or 1))
-    wide = max([width * scale, *[_text_width(word) for word in words]]) + GAP        # from column to column
+        room = max((WIDTH - left) / columns - GAP, words + GAP)
+        scale = max(1, min(int(room // width), round(160 / max(height, width))))
+    wide = round(max(width * scale, words + GAP)) + GAP                              # from column to column
     line = round(SMALL * DPI / 72 * 1.5)
     each_row_titled = titles is not None and len(titles) > 1
     above, below = line * each_row_titled, line * (labels is not None)
     top = (round(LARGE * DPI / 72 * 1.9) if title else 0) + (line if titles and not each_row_titled else 0)
     tall = above + height * scale + below + GAP
 
-    total_w = max(left + columns * wide, _text_width(title, LARGE) if title else 0)
+    total_w = max(left + columns * wide, text_width(title, LARGE) if title else 0)
     total_h = top + len(rows) * tall
     figure = Drawing(figsize=(total_w / DPI, total_h / DPI), dpi=DPI)
     ax = figure.add_axes([0, 0, 1, 1])
@@ -105,7 +109,9 @@ def _lay_out(rows, titles, labels, names, scale, title):
     return figure
 
 
-def _text_width(text, size=SMALL):
-    """About how many screen pixels a word takes; of a formula only what is printed counts."""
-    printed = re.sub(r"\\[a-zA-Z]+|[$_^{}\\]", "", str(text))
-    return max((len(part) for part in printed.split("\n")), default=0) * size * DPI / 72 * 0.6
+@lru_cache(maxsize=1000)
+def text_width(text, size=SMALL):
+    """How many screen pixels the widest line of a text takes, formulas included."""
+    lines = [line for line in str(text).split("\n") if line.strip()]
+    widths = [TextPath((0, 0), line, size=size).get_extents().width for line in lines]     # in points
+    return max(widths, default=0) * DPI / 72

@@ -2,11 +2,13 @@
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
-from diffusion_lessons.classroom.style import GREY, LINES, Drawing, line_of, styled
+from diffusion_lessons.classroom.style import GREY, LINES, ORANGE, Drawing, line_of, styled
 
-NEAR = 0.07   # ends of lines closer than this share of the height get a legend instead of labels at their ends
+NEAR = 0.07   # lines that end closer together than this share of the height get a legend
 
 
 def as_array(values):
@@ -19,8 +21,8 @@ def as_array(values):
 
 
 @styled
-def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", markers=None, marks=None, size=(9, 4.5),
-           xlim=None, ylim=None):
+def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", markers=None, marks=None,
+           size=(9, 4.5), xlim=None, ylim=None):
     """One or several lines over the same axis, told apart by colour, dashes and marker.
 
     xs: (N,) numbers, or {name: (N,)} where the lines have points of their own
@@ -33,29 +35,21 @@ def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", mark
     ax = figure.add_subplot()
     ends = {}
     for k, (name, values) in enumerate(ys.items()):
-        x, y = as_array(xs[name] if isinstance(xs, dict) else xs), as_array(values)
+        x, y = as_array(xs[name] if isinstance(xs, dict) else list(xs)), as_array(values)
         if y.shape[-1:] != x.shape or y.ndim > 2:
-            raise ValueError(f"{name!r} has values of shape {y.shape} for {x.shape} places: give (N,) or (seeds, N)")
-        look = line_of(k)
-        if markers is False or (markers is None and len(x) > 30):
-            look["marker"] = ""
-        mean = y if y.ndim == 1 else y.mean(0)
-        ax.plot(x, mean, label=name, **look)
-        if y.ndim == 2 and spread == "band":
-            ax.fill_between(x, y.min(0), y.max(0), color=look["color"], alpha=0.18, linewidth=0)
-        elif y.ndim == 2:
-            ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=look["color"], alpha=0.5)
-        last = np.flatnonzero(np.isfinite(mean))[-1]
-        ends[name] = (x[last], mean[last], look["color"])
-    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if "x" in log else "linear",
-           yscale="log" if "y" in log else "linear")
+            raise ValueError(f"{name!r} has values of shape {y.shape} for {x.shape} places: "
+                             "give (N,) or (seeds, N)")
+        ends[name] = _line(ax, x, y, name, line_of(k), spread, markers)
+    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if "y" in log else "linear")
+    if "x" in log:
+        _log_axis(ax, x)
     if title:
         ax.set_title(title)
-    if xlim:
-        ax.set_xlim(*xlim)
-    if ylim:
-        ax.set_ylim(*ylim)
-    _mark(ax, marks or {})
+    ax.set(**{name: limits for name, limits in {"xlim": xlim, "ylim": ylim}.items() if limits is not None})
+    for label, place in (marks or {}).items():
+        ax.axvline(place, color=GREY, linewidth=1.2)
+        ax.annotate(label, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
+                    textcoords="offset points", color=GREY, va="top", fontsize=12)
     _name_lines(ax, ends)
     return figure
 
@@ -65,26 +59,44 @@ def curve(xs, ys, xlabel="", ylabel="", title=None, **how):
     return curves(xs, {"_": ys}, xlabel, ylabel, title, **how)
 
 
-def _mark(ax, marks):
-    for label, x in marks.items():
-        ax.axvline(x, color=GREY, linewidth=1.2)
-        ax.annotate(label, (x, 1), xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points",
-                    color=GREY, va="top", fontsize=12)
+def _line(ax, x, y, name, look, spread, markers):
+    """Draw one line with the spread of its seeds; returns where it ends, and its colour."""
+    if markers is False or (markers is None and len(x) > 30):
+        look["marker"] = ""
+    mean = y if y.ndim == 1 else y.mean(0)
+    ax.plot(x, mean, label=name, **look)
+    if y.ndim == 2 and spread == "band":
+        ax.fill_between(x, y.min(0), y.max(0), color=look["color"], alpha=0.18, linewidth=0)
+    elif y.ndim == 2:
+        ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=look["color"], alpha=0.5)
+    finite = np.flatnonzero(np.isfinite(mean))
+    if len(finite) == 0:
+        raise ValueError(f"{name!r} has no finite value to draw")
+    return x[finite[-1]], mean[finite[-1]], look["color"]
+
+
+def _log_axis(ax, x):
+    """A logarithmic x axis with plain numbers; where there are few points, each has its tick."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if len(x) <= 9:
+        ax.set_xticks(x)
+        ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _name_lines(ax, ends):
-    """Write each name at the end of its line; where ends meet, or do not stand at the right, use a legend."""
+    """Write each name at the end of its line; where ends meet or are not at the right, use a legend."""
     if len(ends) < 2:
         return
-    place = {name: ax.transAxes.inverted().transform(ax.transData.transform((x, y))) for name, (x, y, _) in ends.items()}
-    heights = sorted(y for _, y in place.values())
-    at_right = max(x for x, _ in place.values()) - min(x for x, _ in place.values()) < 0.02
-    apart = all(b - a > NEAR for a, b in zip(heights, heights[1:]))
-    if not (at_right and apart):
+    to_share = ax.transData + ax.transAxes.inverted()
+    places = [to_share.transform((x, y)) for x, y, _ in ends.values()]
+    across, heights = np.array(places)[:, 0], np.sort(np.array(places)[:, 1])
+    if np.ptp(across) > 0.02 or across.max() < 0.9 or (np.diff(heights) < NEAR).any():
         ax.legend(handlelength=3.2)
         return
     for name, (x, y, colour) in ends.items():
-        ax.annotate(name, (x, y), xytext=(10, 0), textcoords="offset points", color=colour, va="center",
+        ax.annotate(name, (x, y), xytext=(12, 0), textcoords="offset points", color=colour, va="center",
                     weight="bold", annotation_clip=False)
 
 
@@ -93,7 +105,8 @@ def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, d
     """Sets of 2-D points side by side, all on the same scale.
 
     sets: {title: (N, 2)} or a list of (N, 2);  titles: for a list
-    limits: (low, high) of both axes, by default what holds all points;  colours: one class (N,) per set, or None
+    limits: (low, high) of both axes, by default what holds all points
+    colours: for each set the class of every point, (N,) integers, or None
     """
     if isinstance(sets, dict):
         titles, sets = list(sets), list(sets.values())
@@ -101,9 +114,9 @@ def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, d
     if any(xy.ndim != 2 or xy.shape[1] != 2 for xy in sets):
         raise ValueError(f"points must be (N, 2), got {[xy.shape for xy in sets]}")
     if limits is None:
-        every = np.concatenate(sets)
-        middle, half = (every.max(0) + every.min(0)) / 2, (every.max(0) - every.min(0)).max() / 2 * 1.06 + 1e-9
-        limits = np.stack([middle - half, middle + half]).T      # (2 axes, 2 ends)
+        low, high = np.concatenate(sets).min(0), np.concatenate(sets).max(0)       # (2,) each
+        half = (high - low).max() / 2 * 1.06 + 1e-9
+        limits = [((a + b) / 2 - half, (a + b) / 2 + half) for a, b in zip(low, high)]
     else:
         limits = [limits, limits]
     figure = Drawing(figsize=(size * len(sets), size + 0.4 + 0.4 * bool(title)), layout="constrained")
@@ -114,6 +127,7 @@ def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, d
             colour, _, marker = LINES[c % len(LINES)]
             ax.scatter(*xy[classes == c].T, s=dot, color=colour, marker=marker, linewidths=0, alpha=0.7)
         ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xticks=[], yticks=[])
+        ax.spines[:].set(visible=True, color="#bbbbbb")
         if titles is not None:
             ax.set_title(titles[k], loc="center", weight="normal")
     if title:
@@ -130,22 +144,17 @@ def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
     grouped = any(isinstance(value, dict) for value in values.values())
     groups = values if grouped else {name: {"": value} for name, value in values.items()}
     series = list(dict.fromkeys(name for group in groups.values() for name in group))
-    figure = Drawing(figsize=size or (max(4, min(10, 1.6 + 1.25 * len(groups) * max(1, 0.7 * len(series)))), 4),
-                     layout="constrained")
+    across = 1.6 + 1.25 * len(groups) * max(1, 0.7 * len(series))
+    figure = Drawing(figsize=size or (max(4, min(10, across)), 4), layout="constrained")
     ax = figure.add_subplot()
     wide = 0.8 / len(series) if grouped else 0.6
     for k, name in enumerate(series):
+        look = dict(color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4], edgecolor="white")
         for g, group in enumerate(groups.values()):
-            if name not in group:
-                continue
-            seeds = np.atleast_1d(as_array(group[name]))
-            x = g + (k - (len(series) - 1) / 2) * wide
-            ax.bar(x, seeds.mean(), wide * 0.92, color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4],
-                   edgecolor="white", linewidth=0, label=name if g == 0 else None)
-            if len(seeds) > 1:
-                ax.plot(np.full(len(seeds), x), seeds, "o", markersize=5, color="black", markerfacecolor="white")
-            ax.annotate(fmt.format(seeds.mean()), (x, max(seeds.max(), 0)), xytext=(0, 5), textcoords="offset points",
-                        ha="center", va="bottom")
+            if name in group:
+                seeds = np.atleast_1d(as_array(group[name]))
+                _bar(ax, g + (k - (len(series) - 1) / 2) * wide, seeds, wide * 0.92, look, fmt)
+        ax.bar(0, 0, label=name, linewidth=0, **look)       # an empty one, for the legend
     ax.set_xticks(range(len(groups)), [str(name) for name in groups])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel=ylabel, yscale="log" if log else "linear")
@@ -158,6 +167,15 @@ def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
     return figure
 
 
+def _bar(ax, x, seeds, wide, look, fmt):
+    """One bar up to the mean, a dot for each seed, the number above."""
+    ax.bar(x, seeds.mean(), wide, linewidth=0, **look)
+    if len(seeds) > 1:
+        ax.plot(np.full(len(seeds), x), seeds, "o", markersize=5, color="black", markerfacecolor="white")
+    ax.annotate(fmt.format(seeds.mean()), (x, max(seeds.max(), 0)), xytext=(0, 5), textcoords="offset points",
+                ha="center", va="bottom")
+
+
 @styled
 def heat_table(values, rows, columns, fmt="{:.2f}", title=None, xlabel="", ylabel="", best=None, size=None):
     """A table whose cells are the darker the larger their number.
@@ -166,30 +184,35 @@ def heat_table(values, rows, columns, fmt="{:.2f}", title=None, xlabel="", ylabe
     best: "max" or "min" frames the best cell
     """
     table = as_array(values)
-    if table.shape[:2] != (len(rows), len(columns)) or table.ndim not in (2, 3):
-        raise ValueError(f"a table of {len(rows)} rows and {len(columns)} columns cannot hold values of {table.shape}")
+    if table.ndim not in (2, 3) or table.shape[:2] != (len(rows), len(columns)):
+        raise ValueError(f"a table of {len(rows)} rows and {len(columns)} columns cannot hold values of "
+                         f"shape {table.shape}")
     mean = table if table.ndim == 2 else table.mean(2)
-    figure = Drawing(figsize=size or (2.2 + 1.9 * len(columns), 1.3 + 0.85 * len(rows)), layout="constrained")
+    low, reach = np.nanmin(mean), np.ptp(mean[np.isfinite(mean)]) or 1.0
+    paint = colormaps["Blues"](0.08 + 0.82 * (mean - low) / reach)                          # (R, C, 4)
+    size = size or (2.2 + 1.9 * len(columns), 1.3 + 0.85 * len(rows))
+    figure = Drawing(figsize=size, layout="constrained")
     ax = figure.add_subplot()
-    ax.imshow(mean, cmap="Blues", aspect="auto", vmin=np.nanmin(mean) - 0.15 * np.ptp(mean), vmax=np.nanmax(mean) * 1.0)
-    dark = (mean - np.nanmin(mean)) / (np.ptp(mean) or 1) > 0.55
-    for r in range(len(rows)):
-        for c in range(len(columns)):
-            words = fmt.format(mean[r, c])
-            if table.ndim == 3 and table.shape[2] > 1:
-                words += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
-            ax.text(c, r, words, ha="center", va="center", color="white" if dark[r, c] else "black", fontsize=15)
+    ax.imshow(paint, aspect="auto")
+    for r, c in np.ndindex(mean.shape):
+        words = fmt.format(mean[r, c])
+        if table.ndim == 3 and table.shape[2] > 1:
+            words += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
+        dark = paint[r, c, :3] @ [0.299, 0.587, 0.114] < 0.5
+        ax.text(c, r, words, ha="center", va="center", color="white" if dark else "black", fontsize=15)
     if best is not None:
-        r, c = np.unravel_index(np.nanargmax(mean) if best == "max" else np.nanargmin(mean), mean.shape)
-        ax.add_patch(Rectangle((c - 0.48, r - 0.47), 0.96, 0.94, fill=False, linewidth=3))
+        r, c = np.unravel_index((np.nanargmax if best == "max" else np.nanargmin)(mean), mean.shape)
+        ax.add_patch(Rectangle((c - 0.48, r - 0.46), 0.96, 0.92, fill=False, linewidth=4, color=ORANGE))
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
+    ax.hlines(np.arange(len(rows) - 1) + 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=3)
+    ax.vlines(np.arange(len(columns) - 1) + 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=3)
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.xaxis.tick_top()
     ax.xaxis.set_label_position("top")
-    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     if title:
         ax.set_title(title)
     return figure

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 # Okabe & Ito's eight colours, told apart by people with any of the usual kinds of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-PALETTE = dict(black=BLACK, orange=ORANGE, sky=SKY, green=GREEN, yellow=YELLOW, blue=BLUE, vermillion=VERMILLION,
-               purple=PURPLE)
+PALETTE = dict(black=BLACK, orange=ORANGE, sky=SKY, green=GREEN, yellow=YELLOW, blue=BLUE,
+               vermillion=VERMILLION, purple=PURPLE)
 GREY = "#666666"   # for what stands behind: grids, notes, true values
 
-# Lines differ in colour, dashes and marker, so that a grey print still tells them apart. Yellow is too pale for a line.
+# Lines differ in colour, dashes and marker, so that a grey print still tells them apart.
+# Yellow is too pale for a line.
 LINES = [(BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"),
          (ORANGE, (0, (6, 1, 1, 1, 1, 1)), "v"), (SKY, (0, (8, 3)), "P"), (BLACK, (0, (1, 1)), "X")]
 

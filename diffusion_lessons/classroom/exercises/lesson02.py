@@ -28,10 +28,12 @@ ADD_NOISE = Exercise(
     praise="right: one jump to any t. In the mix, variances add up: alpha_bar + (1 - alpha_bar) = 1.",
     hints=["Pick alpha_bar of each picture's own time: schedule.alpha_bar[t] has shape (B,).",
            "Make it fit the pictures: .float().reshape(-1, 1, 1, 1).",
-           "The picture is multiplied by sqrt(alpha_bar), the noise by sqrt(1 - alpha_bar), then both are added."],
+           "The picture is multiplied by sqrt(alpha_bar), the noise by sqrt(1 - alpha_bar), then both are "
+           "added."],
     mistakes=[
         (jump(ab, lambda s, t: 1 - ab(s, t)),
-         "you used alpha_bar and 1 - alpha_bar instead of their square roots. They are shares of the variance; "
+         "you used alpha_bar and 1 - alpha_bar instead of their square roots. They are shares of the "
+         "variance; "
          "a factor on the numbers is a root of that."),
         (jump(ab, lambda s, t: (1 - ab(s, t)).sqrt()),
          "the picture is multiplied by alpha_bar instead of its square root."),
@@ -42,18 +44,24 @@ ADD_NOISE = Exercise(
         (jump(lambda s, t: (1 - ab(s, t)).sqrt(), lambda s, t: ab(s, t).sqrt()),
          "picture and noise have changed places: at small t the picture should prevail."),
         (jump(lambda s, t: ab(s, t - 1).sqrt(), lambda s, t: (1 - ab(s, t - 1)).sqrt()),
-         "t is off by one: you took alpha_bar[t - 1]. Here alpha_bar[0] = 1 is the clean picture, so t itself is the index."),
+         "t is off by one: you took alpha_bar[t - 1]. Here alpha_bar[0] = 1 is the clean picture, so t "
+         "itself is the index."),
         (jump(lambda s, t: ab(s, t + 1).sqrt(), lambda s, t: (1 - ab(s, t + 1)).sqrt()),
          "t is off by one: you took alpha_bar[t + 1]."),
         (jump(lambda s, t: factor(s.alpha, t).sqrt(), lambda s, t: factor(s.beta, t).sqrt()),
-         "you took alpha_t and beta_t: that is one step of the chain. The jump needs alpha_bar_t, the product of them all."),
+         "you took alpha_t and beta_t: that is one step of the chain. The jump needs alpha_bar_t, the "
+         "product of them all."),
         (jump(lambda s, t: 1.0, lambda s, t: (1 - ab(s, t)).sqrt()),
-         "the picture is not made smaller: it must be multiplied by sqrt(alpha_bar), or the variance grows beyond 1."),
+         "the picture is not made smaller: it must be multiplied by sqrt(alpha_bar), or the variance grows "
+         "beyond 1."),
         (jump(lambda s, t: 1.0, lambda s, t: 1.0), "you added the noise as it is, whatever t."),
-        (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 0.0), "the picture is made smaller, but there is no noise in it."),
+        (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 0.0),
+         "the picture is made smaller, but there is no noise in it."),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: -(1 - ab(s, t)).sqrt()),
-         "the noise is taken away instead of added. (As good noise as any, but the training target would have the wrong sign.)"),
-        (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 2 * (1 - ab(s, t)).sqrt()), "the noise is added twice."),
+         "the noise is taken away instead of added. (As good noise as any, but the training target would "
+         "have the wrong sign.)"),
+        (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 2 * (1 - ab(s, t)).sqrt()),
+         "the noise is added twice."),
     ])
 
 
@@ -72,7 +80,8 @@ def with_one(values):
 ALPHA_BAR = Exercise(
     "2.2", "alpha_bar_from_betas(beta)", draw_betas, lambda beta: schedules.from_betas("yours", beta).alpha_bar,
     shows=[schedules.from_betas],
-    remark="The package cuts beta at 0.999 and wraps the result in a Schedule; the middle line is the exercise.",
+    remark="The package cuts beta at 0.999 and wraps the result in a Schedule; the middle line is the "
+           "exercise.",
     praise="right: a product of what each step keeps, with alpha_bar[0] = 1 for the clean picture.",
     hints=["Each step keeps the share 1 - beta of the variance.",
            "What is left after t steps is the product of all shares so far: torch.cumprod(..., 0).",
@@ -80,20 +89,29 @@ ALPHA_BAR = Exercise(
     mistakes=[
         (kept, "the values are right but the first is missing: alpha_bar[0] = 1 is the clean picture, "
                "so there are T + 1 of them."),
-        (lambda beta: torch.cat([kept(beta), torch.ones(1, dtype=beta.dtype)]), "the 1 belongs in front, not at the end."),
-        (lambda beta: with_one(torch.cumprod(beta, 0)), "you multiplied the betas. What a step keeps is 1 - beta."),
+        (lambda beta: torch.cat([kept(beta), torch.ones(1, dtype=beta.dtype)]),
+         "the 1 belongs in front, not at the end."),
+        (lambda beta: with_one(torch.cumprod(beta, 0)),
+         "you multiplied the betas. What a step keeps is 1 - beta."),
         (lambda beta: torch.cumprod(beta, 0), "you multiplied the betas. What a step keeps is 1 - beta."),
         (lambda beta: with_one(1 - torch.cumsum(beta, 0)),
-         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, don't subtract."),
+         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, "
+         "don't subtract."),
         (lambda beta: 1 - torch.cumsum(beta, 0),
-         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, don't subtract."),
-        (lambda beta: with_one(kept(beta).sqrt()), "that is sqrt(alpha_bar), the factor of the picture. alpha_bar is its square."),
-        (lambda beta: kept(beta).sqrt(), "that is sqrt(alpha_bar), the factor of the picture; and alpha_bar[0] = 1 is missing."),
-        (lambda beta: with_one(1 - beta), "that is alpha, what each single step keeps. alpha_bar is their running product."),
-        (lambda beta: 1 - beta, "that is alpha, what each single step keeps. alpha_bar is their running product, after a 1."),
+         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, "
+         "don't subtract."),
+        (lambda beta: with_one(kept(beta).sqrt()),
+         "that is sqrt(alpha_bar), the factor of the picture. alpha_bar is its square."),
+        (lambda beta: kept(beta).sqrt(),
+         "that is sqrt(alpha_bar), the factor of the picture; and alpha_bar[0] = 1 is missing."),
+        (lambda beta: with_one(1 - beta),
+         "that is alpha, what each single step keeps. alpha_bar is their running product."),
+        (lambda beta: 1 - beta,
+         "that is alpha, what each single step keeps. alpha_bar is their running product, after a 1."),
         (lambda beta: with_one(1 - kept(beta)), "that is 1 - alpha_bar, the share of the noise."),
         (lambda beta: 1 - with_one(kept(beta)), "that is 1 - alpha_bar, the share of the noise."),
-        (lambda beta: with_one(kept(beta)[:-1]), "the 1 in front is right, but the last step is missing: T + 1 values in all."),
+        (lambda beta: with_one(kept(beta)[:-1]),
+         "the 1 in front is right, but the last step is missing: T + 1 values in all."),
     ])
 
 
@@ -114,7 +132,8 @@ ONE_STEP = Exercise(
            "The picture is multiplied by sqrt(1 - beta), so that the variance stays 1."],
     mistakes=[
         (step(lambda s, t: 1, lambda s, t: s.beta[t].sqrt()),
-         "the noise is right, but the picture is not made smaller first: without sqrt(1 - beta) the numbers grow at every step."),
+         "the noise is right, but the picture is not made smaller first: without sqrt(1 - beta) the numbers "
+         "grow at every step."),
         (step(lambda s, t: 1 - s.beta[t], lambda s, t: s.beta[t]),
          "you used beta and 1 - beta instead of their square roots: beta is a variance."),
         (step(lambda s, t: (1 - s.beta[t]).sqrt(), lambda s, t: s.beta[t]),
@@ -129,8 +148,10 @@ ONE_STEP = Exercise(
          "t is off by one: step t arrives at x_t and adds beta[t]."),
         (step(lambda s, t: s.beta[t].sqrt(), lambda s, t: (1 - s.beta[t]).sqrt()),
          "picture and noise have changed places: a step adds only little noise."),
-        (step(lambda s, t: 1, lambda s, t: 1), "you added the noise as it is: it must be made small, by sqrt(beta)."),
-        (step(lambda s, t: (1 - s.beta[t]).sqrt(), lambda s, t: 2 * s.beta[t].sqrt()), "the noise is added twice."),
+        (step(lambda s, t: 1, lambda s, t: 1),
+         "you added the noise as it is: it must be made small, by sqrt(beta)."),
+        (step(lambda s, t: (1 - s.beta[t]).sqrt(), lambda s, t: 2 * s.beta[t].sqrt()),
+         "the noise is added twice."),
     ])
 
 
@@ -148,13 +169,17 @@ LOG_SNR = Exercise(
            "Take the natural logarithm: torch.log(alpha_bar / (1 - alpha_bar))."],
     mistakes=[
         (lambda a: a / (1 - a), "that is the SNR; its logarithm is wanted."),
-        (lambda a: torch.log10(a / (1 - a)), "that is the logarithm to base 10; the natural one, torch.log, is wanted."),
-        (lambda a: torch.log2(a / (1 - a)), "that is the logarithm to base 2; the natural one, torch.log, is wanted."),
+        (lambda a: torch.log10(a / (1 - a)),
+         "that is the logarithm to base 10; the natural one, torch.log, is wanted."),
+        (lambda a: torch.log2(a / (1 - a)),
+         "that is the logarithm to base 2; the natural one, torch.log, is wanted."),
         (lambda a: torch.log((1 - a) / a), "upside down: signal over noise, not noise over signal."),
         (lambda a: torch.log(a.sqrt() / (1 - a).sqrt()),
          "half of it: the SNR compares variances, so no square roots here."),
-        (lambda a: torch.log(a), "that is the log of the picture's share alone; divide by the noise's share first."),
-        (lambda a: torch.log(a) / torch.log(1 - a), "the logarithm of a quotient is a difference: log a - log(1 - a)."),
+        (lambda a: torch.log(a),
+         "that is the log of the picture's share alone; divide by the noise's share first."),
+        (lambda a: torch.log(a) / torch.log(1 - a),
+         "the logarithm of a quotient is a difference: log a - log(1 - a)."),
     ])
 
 
@@ -170,11 +195,14 @@ TO_FLOAT = Exercise(
     mistakes=[
         (lambda x: x.float() / 255, "that is [0, 1]; wanted is [-1, 1], with grey at 0."),
         (lambda x: x.float() / 255 - 0.5, "that is [-0.5, 0.5]: twice that is wanted."),
-        (lambda x: x.float() - 127.5, "it lies around zero, but the scale is still that of bytes: divide by 127.5."),
+        (lambda x: x.float() - 127.5,
+         "it lies around zero, but the scale is still that of bytes: divide by 127.5."),
         (lambda x: 1 - x.float() / 127.5, "black and white have changed places."),
-        (lambda x: x.float() / 128 - 1, "nearly: white is 255, so divide by 127.5, and it becomes exactly 1."),
+        (lambda x: x.float() / 128 - 1,
+         "nearly: white is 255, so divide by 127.5, and it becomes exactly 1."),
         (lambda x: (x.float() - x.float().mean()) / x.float().std(),
-         "you scaled by the batch's own mean and spread; then the same picture comes out differently in each batch."),
+         "you scaled by the batch's own mean and spread; then the same picture comes out differently in "
+         "each batch."),
         (lambda x: (x - 127).float() / 127.5,
          "bytes wrap round: 0 - 127 is 129 among them. Turn them into floats before you subtract."),
     ])

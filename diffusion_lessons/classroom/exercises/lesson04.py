@@ -29,22 +29,29 @@ DDIM = Exercise(
     "4.1", "ddim_step(x_t, t, s, prediction, schedule)", draw_ddim,
     lambda x_t, t, s, p, schedule: samplers.ddim_step(x_t, t, s, p, schedule, 0.0),
     shows=[samplers.ddim_step], remark="With eta = 0 the variance is 0, and the last term drops out.",
-    praise="right: the predicted noise goes back in, only less of it. It is the jump to time s, with estimates in place of the truth.",
+    praise="right: the predicted noise goes back in, only less of it. It is the jump to time s, with "
+           "estimates in place of the truth.",
     hints=["prediction.x0 is the estimate of the clean picture, prediction.eps of the noise.",
            "Where would that picture be at time s, with that noise? You know the formula: the jump.",
            "ab = schedule.alpha_bar[s]; ab.sqrt() * prediction.x0 + (1 - ab).sqrt() * prediction.eps"],
     mistakes=[
-        (ddim(lambda x, p, a, b: b * p.x0 + (1 - b) * p.eps), "you used alpha_bar and 1 - alpha_bar instead of their square roots."),
+        (ddim(lambda x, p, a, b: b * p.x0 + (1 - b) * p.eps),
+         "you used alpha_bar and 1 - alpha_bar instead of their square roots."),
         (ddim(lambda x, p, a, b: a**0.5 * p.x0 + (1 - a) ** 0.5 * p.eps),
          "you noised it back to time t, where you came from: it should go to s, which is less noisy."),
         (ddim(lambda x, p, a, b: b**0.5 * p.x0 + (1 - a) ** 0.5 * p.eps),
          "the noise has its amount of time t: it should be that of s, or nothing gets cleaner."),
-        (ddim(lambda x, p, a, b: a**0.5 * p.x0 + (1 - b) ** 0.5 * p.eps), "the picture has its factor of time t; it should be that of s."),
-        (ddim(lambda x, p, a, b: p.x0), "you stopped at the estimate. Add noise back, as much as belongs to time s."),
+        (ddim(lambda x, p, a, b: a**0.5 * p.x0 + (1 - b) ** 0.5 * p.eps),
+         "the picture has its factor of time t; it should be that of s."),
+        (ddim(lambda x, p, a, b: p.x0),
+         "you stopped at the estimate. Add noise back, as much as belongs to time s."),
         (ddim(lambda x, p, a, b: b**0.5 * p.x0), "the picture is right, but no noise is added back."),
-        (ddim(lambda x, p, a, b: p.x0 + (1 - b) ** 0.5 * p.eps), "the estimate must be made smaller, by sqrt(alpha_bar_s), before noise is added."),
-        (ddim(lambda x, p, a, b: b**0.5 * p.x0 + (1 - b) ** 0.5 * x), "you added x_t back; it is the predicted noise, prediction.eps, that goes in."),
-        (ddim(lambda x, p, a, b: b**0.5 * p.eps + (1 - b) ** 0.5 * p.x0), "picture and noise have changed places."),
+        (ddim(lambda x, p, a, b: p.x0 + (1 - b) ** 0.5 * p.eps),
+         "the estimate must be made smaller, by sqrt(alpha_bar_s), before noise is added."),
+        (ddim(lambda x, p, a, b: b**0.5 * p.x0 + (1 - b) ** 0.5 * x),
+         "you added x_t back; it is the predicted noise, prediction.eps, that goes in."),
+        (ddim(lambda x, p, a, b: b**0.5 * p.eps + (1 - b) ** 0.5 * p.x0),
+         "picture and noise have changed places."),
         (ddim(lambda x, p, a, b: x - p.eps), "all the noise is taken away at once, unscaled."),
         (lambda x, t, s, p, c: samplers.ddim_step(x, t, max(t - 1, 0), p, c, 0.0),
          "you went to t - 1. The loop makes bigger strides: go to s."),
@@ -88,17 +95,22 @@ def neighbours(x_t, t, s, p, schedule, z):
 DDPM = Exercise(
     "4.2", "ddpm_step(x_t, t, s, prediction, schedule, z)", draw_ddpm, samplers.ddpm_step, shows=[samplers.ddpm_step],
     praise="right, with fresh noise in every step and none in the last.",
-    hints=["Let ab_t and ab_s be alpha_bar at t and s, and a = ab_t / ab_s what the stride from s to t keeps.",
+    hints=["Let ab_t and ab_s be alpha_bar at t and s, and a = ab_t / ab_s what the stride from s to t "
+           "keeps.",
            "mean = (sqrt(ab_s) (1 - a) x0_hat + sqrt(a) (1 - ab_s) x_t) / (1 - ab_t)",
-           "sigma^2 = (1 - ab_s) / (1 - ab_t) * (1 - a). At s = 0 it is 0 by itself, as alpha_bar[0] = 1. Return mean + sigma * z."],
+           "sigma^2 = (1 - ab_s) / (1 - ab_t) * (1 - a). At s = 0 it is 0 by itself, as alpha_bar[0] = 1. "
+           "Return mean + sigma * z."],
     mistakes=[
         (ddpm(variance), "z is multiplied by the variance; take its square root."),
         (ddpm(lambda a, b: (1 - a / b) ** 0.5),
-         "you took sigma^2 = 1 - a. It is in use too (\"fixed large\"), but it leaves noise in the finished picture: "
+         "you took sigma^2 = 1 - a. It is in use too (\"fixed large\"), but it leaves noise in the finished "
+         "picture: "
          "the last step, to s = 0, must add none. Multiply by (1 - ab_s) / (1 - ab_t)."),
         (ddpm(lambda a, b: 0.0), "the mean is right, but no fresh noise is added."),
-        (ddpm(lambda a, b: 1.0), "the mean is right, but z is added in full, in the last step too: multiply it by sigma."),
-        (ddpm(lambda a, b: (1 - b) ** 0.5), "you noised with sqrt(1 - ab_s), but a part of that noise is already in x_t: use sigma."),
+        (ddpm(lambda a, b: 1.0),
+         "the mean is right, but z is added in full, in the last step too: multiply it by sigma."),
+        (ddpm(lambda a, b: (1 - b) ** 0.5),
+         "you noised with sqrt(1 - ab_s), but a part of that noise is already in x_t: use sigma."),
         (ddpm_mean(lambda x, p, a, b: (b**0.5 * (1 - a / b) * x + (a / b) ** 0.5 * (1 - b) * p) / (1 - a)),
          "x0_hat and x_t have changed places in the mean."),
         (ddpm_mean(lambda x, p, a, b: b**0.5 * (1 - a / b) * p + (a / b) ** 0.5 * (1 - b) * x),
@@ -106,7 +118,9 @@ DDPM = Exercise(
         (ddpm_mean(lambda x, p, a, b: (b * (1 - a / b) * p + a / b * (1 - b) * x) / (1 - a)),
          "the roots in the mean are missing: sqrt(ab_s) and sqrt(a)."),
         (ddpm_mean(lambda x, p, a, b: p), "the mean is not x0_hat alone: a good deal of x_t stays in."),
-        (neighbours, "you used beta[t], which belongs to a stride of one. From t to s the stride keeps a = ab_t / ab_s, and 1 - a takes beta's place."),
+        (neighbours,
+         "you used beta[t], which belongs to a stride of one. From t to s the stride keeps a = ab_t / ab_s, "
+         "and 1 - a takes beta's place."),
     ])
 
 
@@ -116,7 +130,8 @@ def draw_times(g, k):
 
 
 def same_times(a, b):
-    """Integers that fall from T to 0 and are nowhere more than 1 away: how a half is rounded is a matter of taste."""
+    """Integers that fall from T to 0 and are nowhere more than 1 away: how a half is rounded is a matter "
+      "of taste."""
     a, b = as_numbers(a), as_numbers(b)
     return bool(a.shape == b.shape and a[0] == b[0] and a[-1] == 0 and (np.diff(a) < 0).all()
                 and (a == a.round()).all() and (np.abs(a - b) <= 1).all())
@@ -126,24 +141,33 @@ TIMES = Exercise(
     "4.3", "timesteps(T, steps)", draw_times, samplers.timesteps, shows=[samplers.timesteps], same=same_times,
     praise="right: it begins at T, where the picture is noise, and ends at 0, where it is clean.",
     hints=["steps strides need steps + 1 times, the first T and the last 0.",
-           "The k-th time is T - k * T / steps, rounded.", "[round(T - k * T / steps) for k in range(steps)] + [0]"],
+           "The k-th time is T - k * T / steps, rounded.", "[round(T - k * T / steps) for k in "
+                                                           "range(steps)] + [0]"],
     mistakes=[
-        (lambda T, n: [round(T - k * T / n) for k in range(n)], "the 0 at the end is missing: steps strides need steps + 1 times."),
+        (lambda T, n: [round(T - k * T / n) for k in range(n)],
+         "the 0 at the end is missing: steps strides need steps + 1 times."),
         (lambda T, n: [round(T - k * T / n) for k in range(1, n + 1)],
          "it does not begin at T: the noise you start from belongs to t = T."),
-        (lambda T, n: [round(k * T / n) for k in range(n + 1)], "it goes up. Sampling goes down, from T to 0."),
+        (lambda T, n: [round(k * T / n) for k in range(n + 1)],
+         "it goes up. Sampling goes down, from T to 0."),
         (lambda T, n: list(range(T, -1, -(T // n))),
-         "whole strides do not divide T, so you miss 0: compute each time as T - k * T / steps and round that."),
+         "whole strides do not divide T, so you miss 0: compute each time as T - k * T / steps and round "
+         "that."),
         (lambda T, n: list(range(T, -1, -(T // n)))[:n] + [0],
-         "whole strides do not divide T, so the last one is too long: compute each time as T - k * T / steps and round that."),
+         "whole strides do not divide T, so the last one is too long: compute each time as T - k * T / "
+         "steps and round that."),
         (lambda T, n: [k * (T // n) for k in range(n)][::-1],
-         "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for something less noisy. "
+         "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for "
+         "something less noisy. "
          "A well-known bug of public samplers (Lin et al. 2023)."),
         (lambda T, n: [k * (T // n) for k in range(n)][::-1] + [0],
-         "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for something less noisy."),
+         "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for "
+         "something less noisy."),
         (lambda T, n: list(range(T, -1, -1)), "those are all T steps; wanted are only `steps` of them."),
-        (lambda T, n: [T - k * T / n for k in range(n + 1)], "nearly: the times must be whole numbers. Round them."),
-        (lambda T, n: torch.linspace(T - 1, 0, n + 1).round(), "it begins at T - 1: the times of this course are numbered 0..T."),
+        (lambda T, n: [T - k * T / n for k in range(n + 1)],
+         "nearly: the times must be whole numbers. Round them."),
+        (lambda T, n: torch.linspace(T - 1, 0, n + 1).round(),
+         "it begins at T - 1: the times of this course are numbered 0..T."),
     ])
 
 
@@ -161,14 +185,17 @@ def keep_known(x_s, x0, mask, s, eps, schedule):
 INPAINT = Exercise(
     "4.4", "keep_known(x_s, x0, mask, s, eps, schedule)", draw_mask, keep_known, shows=[samplers.inpaint],
     remark="The last three lines of the loop are the exercise.",
-    praise="right: the known part is as noisy as the rest at every moment, so the network sees one whole picture.",
+    praise="right: the known part is as noisy as the rest at every moment, so the network sees one whole "
+           "picture.",
     hints=["Where mask is 1, x_s stays (made up); where it is 0, the known picture x0 goes in.",
            "The known part must be as noisy as x_s is: add_noise(x0, s, eps, schedule).",
            "mask * x_s + (1 - mask) * known"],
     mistakes=[
-        (lambda x, x0, m, s, e, c: keep_known(x, x0, 1 - m, s, e, c), "the mask is the wrong way round: 1 means make up, 0 means keep."),
+        (lambda x, x0, m, s, e, c: keep_known(x, x0, 1 - m, s, e, c),
+         "the mask is the wrong way round: 1 means make up, 0 means keep."),
         (lambda x, x0, m, s, e, c: m * x + (1 - m) * x0,
-         "the known part goes in clean. At time s it must be as noisy as its surroundings: add_noise(x0, s, eps, schedule)."),
+         "the known part goes in clean. At time s it must be as noisy as its surroundings: add_noise(x0, s, "
+         "eps, schedule)."),
         (lambda x, x0, m, s, e, c: forward.add_noise(m * x + (1 - m) * x0, s, e, c),
          "the noise is added twice: x_s is noisy already. Only x0 needs it."),
         (lambda x, x0, m, s, e, c: x + (1 - m) * forward.add_noise(x0, s, e, c),
@@ -176,8 +203,10 @@ INPAINT = Exercise(
         (lambda x, x0, m, s, e, c: m * x + forward.add_noise((1 - m) * x0, s, e, c),
          "the noise went everywhere: noise x0 first, then cut out its part with 1 - mask."),
         (lambda x, x0, m, s, e, c: m * x, "the place of the known part is empty: put the noised x0 there."),
-        (lambda x, x0, m, s, e, c: m * x + (1 - m) * forward.add_noise(x0, s - 1, e, c), "s is off by one in the noise of the known part."),
-        (lambda x, x0, m, s, e, c: m * x + (1 - m) * (x0 + e), "the noise is added as it is; use add_noise, which knows how much belongs to s."),
+        (lambda x, x0, m, s, e, c: m * x + (1 - m) * forward.add_noise(x0, s - 1, e, c),
+         "s is off by one in the noise of the known part."),
+        (lambda x, x0, m, s, e, c: m * x + (1 - m) * (x0 + e),
+         "the noise is added as it is; use add_noise, which knows how much belongs to s."),
     ])
 
 
@@ -201,9 +230,11 @@ GUIDED = Exercise(
            "Start from eps_u and go w times that far."],
     mistakes=[
         (lambda u, c, w: u + w * (u - c), "that goes away from the label: the difference is eps_c - eps_u."),
-        (lambda u, c, w: c + w * (c - u), "you started from eps_c: some papers do, and call our w their 1 + w. Start from eps_u."),
+        (lambda u, c, w: c + w * (c - u),
+         "you started from eps_c: some papers do, and call our w their 1 + w. Start from eps_u."),
         (lambda u, c, w: w * (c - u), "that is only the difference; add it to eps_u."),
-        (lambda u, c, w: c + w * (u - c), "the two have changed places: w = 0 should give eps_u, w = 1 eps_c."),
+        (lambda u, c, w: c + w * (u - c),
+         "the two have changed places: w = 0 should give eps_u, w = 1 eps_c."),
         (lambda u, c, w: u + w * c, "it is the difference that is made larger: eps_u + w * (eps_c - eps_u)."),
         (lambda u, c, w: w * c, "you made eps_c larger; it is the difference eps_c - eps_u that counts."),
         (lambda u, c, w: u + w**0.5 * (c - u), "no square root: w itself."),
