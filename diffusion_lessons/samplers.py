@@ -4,11 +4,12 @@ A denoiser is any callable (x_t, t) -> Prediction; nothing here knows what is be
 """
 
 import collections
+import itertools
 from dataclasses import dataclass
 
 import torch
 
-from diffusion_lessons.forward import add_noise
+from diffusion_lessons.forward import add_noise, from_x0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,12 @@ class Loop:
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in 0..1, not {eta}")
         times = [int(t) for t in times]
-        if not (times[0] <= schedule.T and times[-1] >= 0 and all(t > s for t, s in zip(times, times[1:], strict=False))):
+        falling = all(t > s for t, s in itertools.pairwise(times))
+        if not (times and falling and times[0] <= schedule.T and times[-1] >= 0):
             raise ValueError(f"times must fall at every step and lie in 0..{schedule.T}, got {times}")
         self.denoiser, self.x_t, self.schedule, self.times = denoiser, x_t, schedule, times
-        self.method, self.eta, self.noise, self.clip = method, eta, noise, clip
+        self.method, self.eta, self.noise = method, eta, noise
+        self.clip = (-1, 1) if clip is True else clip
         self.k = 0
 
     def __iter__(self):
@@ -115,10 +118,10 @@ class Loop:
         if self.k == len(self):
             raise StopIteration
         t, s = self.times[self.k], self.times[self.k + 1]
-        x_t = self.x_t
-        prediction = self.denoiser(x_t, torch.full((len(x_t),), t, device=x_t.device))
-        if self.clip:
-            prediction = prediction._replace(x0=prediction.x0.clamp(-1, 1))
+        x_t, t_batch = self.x_t, torch.full((len(self.x_t),), t, device=self.x_t.device)
+        prediction = self.denoiser(x_t, t_batch)
+        if self.clip:    # eps_hat must follow, or the two no longer add up to x_t and the error grows from step to step
+            prediction = from_x0(prediction.x0.clamp(*self.clip), x_t, t_batch, self.schedule)
         z = self._fresh_noise(s)
         if self.method == "ddpm":
             x_s = ddpm_step(x_t, t, s, prediction, self.schedule, z)
@@ -141,7 +144,8 @@ def sample(denoiser, x_T, schedule, steps=50, **how):
 
     x_T: (B, C, H, W) standard Gaussian noise;  steps: 1..T
     how: method "ddim" (default) or "ddpm", eta 0..1 for ddim, noise = PictureNoise(...) where fresh noise is
-    wanted, clip=True to keep x0_hat inside [-1, 1].
+    wanted, clip=True to keep x0_hat inside [-1, 1], or a pair of other
+    limits (eps_hat is adjusted to match).
     """
     return Loop(denoiser, x_T, schedule, timesteps(schedule.T, steps), **how)
 
