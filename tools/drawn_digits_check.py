@@ -1,7 +1,7 @@
 """How good are the drawn digits?  Train a small network on them alone, and let it read real MNIST.
 
     python tools/drawn_digits_check.py                 the real test set (needs MNIST; about half a minute)
-    python tools/drawn_digits_check.py --split train   the same on real training digits: look here while you change glyphs
+    python tools/drawn_digits_check.py --split train   read real training digits: for work on the glyphs
     python tools/drawn_digits_check.py --picture drawn_and_real.png
 
 Prints the share read right, for each class, and which digits are mistaken for which.
@@ -58,7 +58,8 @@ def report(pictures, said):
     for digit in range(10):
         here = pictures.y == digit
         wrong = torch.bincount(said[here & ~right], minlength=10)
-        most = ", ".join(f"{int(k)} ({int(wrong[k])})" for k in wrong.argsort(descending=True)[:3] if wrong[k])
+        often = [k for k in wrong.argsort(descending=True).tolist()[:3] if wrong[k]]
+        most = ", ".join(f"{k} ({int(wrong[k])})" for k in often)
         print(f"  {digit}: {right[here].float().mean():6.1%}   taken for {most or 'nothing else'}")
     print(f"  all: {right.float().mean():.2%} of {len(right):,}")
 
@@ -66,7 +67,8 @@ def report(pictures, said):
 def page(drawn, real, path, across=16):
     """One row of drawn digits above one row of real ones, for each class."""
     rows = [torch.cat(list(p.x[p.y == k][:across, 0]), dim=1) for k in range(10) for p in (drawn, real)]
-    Image.fromarray(torch.cat(rows).numpy()).resize((across * 56, 20 * 56), Image.Resampling.NEAREST).save(path)
+    size = (across * 56, 20 * 56)
+    Image.fromarray(torch.cat(rows).numpy()).resize(size, Image.Resampling.NEAREST).save(path)
 
 
 def main():
@@ -86,7 +88,8 @@ def main():
         held_out = draw_digits(2_000, 1_000 + seed)
         own = (read(net, held_out) == held_out.y).float().mean()
         took = time.perf_counter() - start
-        print(f"seed {seed}: {args.count:,} digits drawn in {drew:.1f} s, learned in {took:.0f} s; reads {own:.1%} of new drawn ones")
+        print(f"seed {seed}: {args.count:,} digits drawn in {drew:.1f} s, learned in {took:.0f} s")
+        print(f"  new drawn digits: {own:.1%} read right; real ones ({args.split}):")
         report(real, read(net, real))
     if args.picture:
         page(drawn, real, args.picture)

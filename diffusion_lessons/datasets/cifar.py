@@ -10,7 +10,7 @@ def load_cifar(split="train", folder=None):
     """Load CIFAR-10: cifar10.npz in the data folder, else torchvision's files there, else a download.
 
     split: "train" (50,000) or "test" (10,000)  ->  Pictures with x (N, 3, 32, 32) uint8
-    Raises ValueError for a broken file, FileNotFoundError (with what to do) when there is none and no network.
+    Raises ValueError for a broken file, FileNotFoundError (with what to do) when it cannot be had.
     """
     check_split(split)
     folder = data_folder(folder)
@@ -18,7 +18,7 @@ def load_cifar(split="train", folder=None):
         photos = real_photos(split, folder)
     except OSError as error:
         raise FileNotFoundError(
-            f"CIFAR-10 is not there ({error}). What to do: call again with a network (170 MB are fetched once), "
+            f"CIFAR-10 is not there ({error}). What to do: call again with a network (170 MB, once), "
             f"or put cifar10.npz (Keras layout: x_train y_train x_test y_test) into {folder}, "
             "or name another folder in the environment variable DIFFUSION_LESSONS_DATA."
         ) from error

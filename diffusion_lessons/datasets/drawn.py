@@ -30,66 +30,73 @@ def draw_digits(count, seed, size=28):
     path = shake(path, g)
     path, radius = fit(path, pen_down, g)
     softness = uniform(count, 0.8, 1.2, g)
-    x = torch.cat([ink(p, r, s, size) for p, r, s in zip(path.split(32), radius.split(32), softness.split(32))])
+    few = zip(path.split(32), radius.split(32), softness.split(32))  # few at a time stay in the cache
+    x = torch.cat([ink(*strokes, size) for strokes in few])
     return Pictures(x[:, None], y, "drawn digits")
 
 
 def write(y, g):
     """Choose a way of writing for each label and move its control points a little.
 
-    y: (N,)  ->  path (N, POINTS, 2), pen_down (N, POINTS) the length of path that each point stands for
+    y: (N,)  ->  path (N, POINTS, 2), pen_down (N, POINTS) False where the pen is lifted after a point
     """
     path = torch.empty(len(y), POINTS, 2)
-    pen_down = torch.empty(len(y), POINTS)
+    pen_down = torch.empty(len(y), POINTS, dtype=torch.bool)
     for digit, variants in GLYPHS.items():
         here = (y == digit).nonzero()[:, 0]
         share = torch.tensor([float(weight) for weight, _ in variants])
         chosen = torch.multinomial(share, max(len(here), 1), replacement=True, generator=g)[: len(here)]
         for k in range(len(variants)):
             those = here[chosen == k]
-            control, curve, length = pen_path(digit, k)
+            control, curve, down = pen_path(digit, k)
             moved = control + 0.03 * torch.randn(len(those), *control.shape, generator=g)
             path[those] = curve @ moved  # (n, POINTS, 2)
-            pen_down[those] = length
+            pen_down[those] = down
     return path, pen_down
 
 
 @functools.cache
 def pen_path(digit, k):
-    """The k-th way of writing a digit, as a matrix from control points to POINTS places evenly along the path.
+    """The k-th way of writing a digit: a matrix from control points to POINTS places evenly along the path.
 
-    -> control (K, 2), curve (POINTS, K), length (POINTS,)
+    -> control (K, 2), curve (POINTS, K), pen_down (POINTS,) as in write
     """
     strokes = GLYPHS[digit][k][1]
     control = torch.tensor([point[:2] for stroke in strokes for point in stroke])
     fine, first = [], 0
     for stroke in strokes:
-        fine.append(spline(stroke, first, len(control)))
+        fine.append(smooth(stroke, first, len(control)))
         first += len(stroke)
-    lengths = [(f @ control).diff(dim=0).norm(dim=1).cumsum(0) for f in fine]
-    total = sum(length[-1] for length in lengths)
-    shares = [max(2, round(float(POINTS * length[-1] / total))) for length in lengths]
-    shares[0] += POINTS - sum(shares)
-    curve = torch.cat([evenly(f, length, n) for f, length, n in zip(fine, lengths, shares)])
-    weight = torch.cat([(length[-1] / n).expand(n) for length, n in zip(lengths, shares)])
-    return control, curve, weight
+    length = torch.stack([(f @ control).diff(dim=0).norm(dim=1).sum() for f in fine])
+    ends = (POINTS * length.cumsum(0) / length.sum()).round().long()  # where each stroke ends
+    counts = ends.diff(prepend=torch.zeros(1, dtype=torch.long))
+    curve = torch.cat([evenly(f, control, int(n)) for f, n in zip(fine, counts)])
+    pen_down = torch.ones(POINTS, dtype=torch.bool)
+    pen_down[ends - 1] = False
+    return control, curve, pen_down
 
 
-def spline(stroke, first, total):
-    """A Catmull-Rom curve through a stroke's points, 32 places to a piece: (places, total) weights of the points."""
-    order = []
-    for i, point in enumerate(stroke):
-        order += [first + i] * (2 if len(point) == 3 else 1)  # a doubled point is a sharp turn
-    order = [order[0], *order, order[-1]]
+def smooth(stroke, first, total):
+    """A Catmull-Rom curve through a stroke's points, broken at its corners.
+
+    first: number of its first point among all total points  ->  (places, total) weights of the points
+    """
+    corners = [i for i, point in enumerate(stroke) if len(point) == 3]
     u = torch.arange(33)[:, None] / 32
-    blend = torch.cat([-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, u**3 - u**2], 1) / 2
-    rows = [blend @ torch.eye(total)[order[i : i + 4]] for i in range(len(order) - 3)]
+    blend = [-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, u**3 - u**2]
+    blend = torch.cat(blend, dim=1) / 2  # (33, 4)
+    rows = []
+    for start, end in zip([0, *corners], [*corners, len(stroke) - 1]):
+        order = [start, *range(start, end + 1), end]  # each end stands for its missing neighbour too
+        rows += [blend @ torch.eye(total)[first:][order[i : i + 4]] for i in range(end - start)]
     return torch.cat(rows)
 
 
-def evenly(fine, length, n):
+def evenly(fine, control, n):
     """n rows of fine, evenly spaced along the length of the curve."""
-    at = torch.searchsorted(length, torch.linspace(0, float(length[-1]), n).clamp(max=float(length[-1])))
+    steps = (fine @ control).diff(dim=0).norm(dim=1)
+    length = torch.cat([torch.zeros(1), steps.cumsum(0)])
+    at = torch.searchsorted(length, torch.linspace(0, float(length[-1]), n))
     return fine[at.clamp(max=len(fine) - 1)]
 
 
@@ -123,7 +130,8 @@ def fit(path, pen_down, g):
     radius = pen * (1 + pressure)
     extent = path.amax(dim=1) - path.amin(dim=1)  # (N, 2)
     path = path * ((BOX - 0.4 - 2 * pen) / extent.amax(dim=1, keepdim=True))[..., None]
-    mass = (radius * pen_down)[..., None]
+    step = path.diff(dim=1, append=path[:, -1:]).norm(dim=-1) * pen_down
+    mass = (radius * (step + step.roll(1, dims=1)))[..., None]  # a point's ink: of the way to either side
     centre = (path * mass).sum(dim=1, keepdim=True) / mass.sum(dim=1, keepdim=True)
     return path - centre + FRAME / 2, radius
 
@@ -131,8 +139,8 @@ def fit(path, pen_down, g):
 def ink(path, radius, softness, size):
     """Put ink wherever a pixel is nearer to the path than the pen's radius, with a soft edge.
 
-    Near the edge of a dot, |p - q| - r = (|p - q|^2 - r^2) / 2r, and the right side is linear in (|p|^2, p, 1):
-    one matrix product gives it for all pixels p and all points q of the path.
+    Near the edge of a dot, |p - q| - r = (|p - q|^2 - r^2) / 2r, and the right side is linear in
+    (|p|^2, p, 1): one matrix product gives it for all pixels p and all points q of the path.
 
     path: (B, POINTS, 2), radius: (B, POINTS), softness: (B, 1) pixels  ->  (B, size, size) uint8
     """
@@ -140,7 +148,8 @@ def ink(path, radius, softness, size):
     py, px = torch.meshgrid(at, at, indexing="ij")
     pixels = torch.stack([px**2 + py**2, px, py, torch.ones_like(px)], dim=-1).view(-1, 4)  # (size*size, 4)
     qx, qy = path.unbind(-1)
-    dots = torch.stack([torch.ones_like(qx), -2 * qx, -2 * qy, qx**2 + qy**2 - radius**2], dim=1) / (2 * radius)[:, None]
+    dots = torch.stack([torch.ones_like(qx), -2 * qx, -2 * qy, qx**2 + qy**2 - radius**2], dim=1)
+    dots = dots / (2 * radius)[:, None]  # (B, 4, POINTS)
     beyond = (pixels @ dots).amin(dim=-1)  # (B, size*size) pixels beyond the edge of the ink
     shade = (0.5 - beyond / softness).clamp(0, 1)
     return (shade * 255).round().to(torch.uint8).view(-1, size, size)

@@ -1,9 +1,12 @@
 """Finding data sets on the disk, or fetching them: shared by digits.py and cifar.py."""
 
+import http.client
+import math
 import os
 import socket
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -17,13 +20,15 @@ from .pictures import Pictures
 
 PATIENCE = 10.0  # seconds of silence after which the network counts as absent
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, TypeError, AttributeError, ValueError)
+FORGET = 60.0  # seconds for which a silence is remembered, so that the next call need not wait too
+last_silence = {}  # servers -> when they last stayed silent
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def data_folder(folder=None):
     """The folder that holds the data sets (it need not exist yet).
 
-    The first of: folder; the environment variable DIFFUSION_LESSONS_DATA; data/ of the checkout; a cache at home.
+    The first of: folder; the variable DIFFUSION_LESSONS_DATA; the checkout's data/; a cache at home.
     """
     named = folder or os.environ.get("DIFFUSION_LESSONS_DATA")
     if named:
@@ -105,7 +110,7 @@ def read_torchvision(dataset, folder, name, split, shape):
 
 
 def fetch(dataset, folder, name, urls):
-    """Let torchvision download a data set (the checksums are its own) into folder / name, all of it or nothing.
+    """Let torchvision download a data set, checksums and all, into folder / name: whole or not at all.
 
     Raises OSError when the network is absent or silent for PATIENCE seconds, or the folder cannot be written.
     """
@@ -118,7 +123,7 @@ def fetch(dataset, folder, name, urls):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
             dataset(scratch, download=True)
             os.rename(Path(scratch) / name, folder / name)
-    except RuntimeError as error:  # torchvision's word for "no mirror gave me that file"
+    except (RuntimeError, http.client.HTTPException) as error:  # torchvision: no mirror gave me that file
         raise OSError(f"the download failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         socket.setdefaulttimeout(before)
@@ -126,6 +131,8 @@ def fetch(dataset, folder, name, urls):
 
 def answers(urls):
     """True as soon as one of the servers says anything at all within PATIENCE seconds."""
+    if time.monotonic() - last_silence.get(tuple(urls), -math.inf) < FORGET:
+        return False
     heard = threading.Event()
 
     def knock(url):
@@ -134,19 +141,16 @@ def answers(urls):
             heard.set()
         except urllib.error.HTTPError:  # "not found" is an answer too
             heard.set()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
     threads = [threading.Thread(target=knock, args=(url,), daemon=True) for url in urls]
     for thread in threads:
         thread.start()
-    wait_for_any(heard, threads)
-    return heard.is_set()
-
-
-def wait_for_any(heard, threads):
     # Looking up a name may hang longer than any socket timeout, hence threads that we can leave behind.
-    waited = 0.0
-    while not heard.is_set() and any(thread.is_alive() for thread in threads) and waited < PATIENCE:
-        heard.wait(0.05)
-        waited += 0.05
+    start = time.monotonic()
+    while any(thread.is_alive() for thread in threads) and not heard.wait(0.05):
+        if time.monotonic() - start > PATIENCE:
+            last_silence[tuple(urls)] = time.monotonic()
+            break
+    return heard.is_set()
