@@ -7,11 +7,12 @@ from diffusion_lessons import runtime, samplers, weights
 from diffusion_lessons.guidance import Guided
 
 
-def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, progress=False, **how):
+def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, limit=True, progress=False, **how):
     """Sample one picture for every label in y.
 
     denoiser: a models.Denoiser;  y: (N,) labels, or an integer N for a network without labels
     shape: (C, H, W) of a picture;  w: guidance scale;  how: method, eta (see samplers.Loop)
+    clip: keep x0_hat in [-1, 1] at every step;  limit: keep the result there
     ->  (N, C, H, W) float in [-1, 1] on the CPU. Picture i depends on (seed, i) and its label, not on the batch.
     """
     count = y if isinstance(y, int) else len(y)
@@ -21,8 +22,9 @@ def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, p
         noise = samplers.PictureNoise(seed, n, first)
         asked = denoiser if isinstance(y, int) else Guided(denoiser, y[first:first + n].to(device), w)
         loop = samplers.sample(asked, noise(shape).to(device), denoiser.schedule, steps, noise=noise, clip=clip, **how)
-        parts.append(samplers.finish(loop).clamp(-1, 1).cpu())
-    return torch.cat(parts)
+        parts.append(samplers.finish(loop).cpu())
+    x = torch.cat(parts)
+    return x.clamp(-1, 1) if limit else x
 
 
 def labels(model, prompt):

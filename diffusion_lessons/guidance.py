@@ -1,4 +1,4 @@
-"""Classifier-free guidance: ask twice, with and without the label, and go further in the direction of the difference."""
+"""Classifier-free guidance: ask twice, with and without the label, and exaggerate the difference."""
 
 import torch
 

@@ -1,15 +1,15 @@
 """How good are the pictures? One protocol for every figure of the course.
 
-- Samples: asked for by label, the ten digits equally often; 10,000 for shipped weights, 1,000 in timed trials (and there
-  the lower 95% limit of the accuracy is quoted). All figures come from the *same* samples at the same guidance scale w.
-- Judge: `digits_judge`, a classifier trained on the first 50,000 training pictures of MNIST. It never took part in training
-  a generator. Features: its 64 numbers before the last layer.
+- Samples: asked for by label, the ten digits equally often; 10,000 for shipped weights, 1,000 in timed trials (there
+  the lower 95% limit of the accuracy is quoted). All figures come from the *same* samples at the same scale w.
+- Judge: `digits_judge`, a classifier trained on the first 50,000 training pictures of MNIST. It never took part in
+  training a generator. Features: its 64 numbers before the last layer.
 - Real set: the 10,000 pictures of MNIST's test set, which the judge has not seen. Their features are shipped
   (`digits_real.safetensors`), so the figures can be computed without a network.
 - For comparison, the last 10,000 training pictures, unseen by the judge too, are measured in the samples' place.
 
-Accuracy says whether the pictures are what was asked for; it is highest for ten perfect prototypes. The Frechet distance
-compares mean and covariance; recall asks how much of the real variety is covered, and falls when variety is lost.
+Accuracy says whether the pictures are what was asked for; it is highest for ten perfect prototypes. The Frechet
+distance compares mean and covariance; recall asks how much of the real variety is covered, and falls when it is lost.
 """
 
 import math
@@ -47,7 +47,7 @@ def features(judge, x, batch=500):
 def frechet_distance(a, b):
     """The Frechet distance of two sets of features, each taken for a Gaussian.
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)        (Dowson & Landau 1982; Heusel et al. 2017, eq. 6)
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)   (Dowson & Landau 1982; Heusel et al. 2017, eq. 6)
 
     a: (N, F), b: (M, F), N and M larger than F  ->  a float, 0 for equal Gaussians. Computed in float64.
     It falls with the number of samples: compare only figures with equal counts.

@@ -34,9 +34,9 @@ class Trainer:
         for step in Trainer(denoiser, pictures, steps=1000):
             print(step.step, step.loss)
 
-    A step: random pictures, a random t in 1..T for each, noise, one guess, one gradient step of AdamW; labels are hidden
-    with probability `drop_label`, which teaches "no label" (Ho & Salimans 2022, algorithm 1). `trainer.average` is a
-    denoiser with the exponential moving average of the weights: the one to sample from.
+    A step: random pictures, a random t in 1..T for each, noise, one guess, one gradient step of AdamW; labels are
+    hidden with probability `drop_label`, which teaches "no label" (Ho & Salimans 2022, algorithm 1).
+    `trainer.average` is a denoiser with the exponential moving average of the weights: the one to sample from.
 
     x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels or None;  steps: the length of the whole run
     times: (lowest, highest) t drawn, 1..T if not given.  Learning rate: a short warm-up, then a cosine down to 0;
@@ -78,8 +78,8 @@ class Trainer:
         loss.backward()
         length = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         if not torch.isfinite(loss + length):
-            raise FloatingPointError(f"the loss of step {self.step + 1} is {loss.item()}, its gradient {length.item()}: "
-                                     f"try a lower learning rate than lr={self.lr:g}. "
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {loss.item()}, "
+                                     f"its gradient {length.item()}: try a lower learning rate than lr={self.lr:g}. "
                                      f"The weights are still those of step {self.step}.")
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
         self.optimizer.step()
@@ -141,7 +141,7 @@ def save_checkpoint(path, trainer):
 
 
 def load_checkpoint(path, trainer):
-    """Continue from a file of `save_checkpoint`. Raises ValueError, and leaves the file alone, when it is no such file."""
+    """Continue from a file of `save_checkpoint`. Raises ValueError, and leaves the file alone, when it is none."""
     try:
         state = torch.load(path, map_location=trainer.device, weights_only=True)
         trainer.load_state_dict(state)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import schedules
 from diffusion_lessons.models.critic import Classifier
-from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.runtime import atomic_write
 
@@ -56,7 +56,7 @@ def load(name):
     except ValueError as error:
         raise ValueError(f"the card {card_path} is not valid JSON: {error}") from error
     if sha256(path) != card.get("sha256"):
-        raise ValueError(f"{path} is not the file its card describes (its SHA-256 differs): it is damaged or was replaced. "
+        raise ValueError(f"{path} is not the file its card describes (its SHA-256 differs): damaged or replaced. "
                          "Get it again, for instance with git checkout, or train it anew; nothing was changed")
     return {k: x.float() if x.is_floating_point() else x for k, x in load_file(path).items()}, card
 
@@ -71,15 +71,16 @@ def denoiser_card(denoiser, **about):
     s = denoiser.schedule
     if not torch.equal(schedules.make_schedule(s.name, s.T).alpha_bar, s.alpha_bar):
         raise ValueError(f"{s} has settings of its own, which a card cannot hold: use make_schedule({s.name!r}, {s.T})")
-    return {"kind": "denoiser", "network": denoiser.net.config, "target": denoiser.target,
-            "schedule": {"name": s.name, "T": s.T}, **about}
+    return {"kind": "denoiser", "class": type(denoiser).__name__, "network": denoiser.net.config,
+            "target": denoiser.target, "schedule": {"name": s.name, "T": s.T}, **about}
 
 
 def load_denoiser(name, device="cpu"):
     """A trained Denoiser, ready to sample from."""
     tensors, card = load(name)
     schedule = schedules.make_schedule(card["schedule"]["name"], card["schedule"]["T"])
-    denoiser = Denoiser(UNet(**card["network"]), schedule, card["target"])
+    known = {kind.__name__: kind for kind in (Denoiser, StepDenoiser)}
+    denoiser = known[card.get("class", "Denoiser")](UNet(**card["network"]), schedule, card["target"])
     denoiser.load_state_dict(tensors)
     return denoiser.to(device).eval().requires_grad_(False)
 

@@ -26,7 +26,7 @@ from diffusion_lessons.runtime import atomic_write
 
 BUDGETS, SEEDS = (100, 200, 400), (0, 1, 2)
 COUNT, SAMPLING_STEPS = 500, 20
-NETWORK = dict(in_channels=1, channels=(32, 64), blocks=1, classes=10)
+NETWORK = dict(in_channels=1, channels=(24, 48), blocks=1, classes=10)
 USUAL = dict(target="v", weighting="v", T=1000, times=None, told_t=True, low=-1.0, high=1.0, one_step=False)
 SHIP = {"v / v", "eps / eps", "only t = T", "not told t", "0..1", "0..255", "all the noise", "the step alone"}
 
@@ -90,8 +90,9 @@ def experiment(name, budgets=BUDGETS, seeds=SEEDS):
                     denoiser, data=data.source, steps=budgets[-1], seed=seed, figures=last, setting=setting,
                     picture=[1, 28, 28], labels=[str(d) for d in range(10)], w=1.0, code_version=__version__,
                     command=command), torch.float16)
-    curve = {"command": command, "minutes": round((time.time() - began) / 60, 1), "data": data.source, "network": NETWORK,
-             "count": COUNT, "sampling_steps": SAMPLING_STEPS, "w": 1.0, "batch": 64, "lr": 2e-3, "runs": runs}
+    curve = {"command": command, "minutes": round((time.time() - began) / 60, 1), "data": data.source,
+             "network": NETWORK, "count": COUNT, "sampling_steps": SAMPLING_STEPS, "w": 1.0, "batch": 64, "lr": 2e-3,
+             "runs": runs}
     with atomic_write(weights.FOLDER / "curves" / f"{name}.json") as scratch:
         scratch.write_text(json.dumps(curve, indent=1) + "\n")
 

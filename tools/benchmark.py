@@ -69,8 +69,9 @@ def parts_of_a_step(trainer):
     x_t = add_noise(x0, t, eps, schedule)
     forward = seconds(lambda: net.loss(x0, x_t, t, eps, y))
     both = seconds(lambda: net.loss(x0, x_t, t, eps, y).mean().backward())
-    times = {"draw and add noise": seconds(lambda: add_noise(*trainer.draw(0)[:3], schedule)), "forward": forward,
-             "backward": both - forward, "AdamW": seconds(trainer.optimizer.step), "average": seconds(trainer.update_average)}
+    times = {"draw and add noise": seconds(lambda: add_noise(*trainer.draw(0)[:3], schedule)),
+             "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
+             "average": seconds(trainer.update_average)}
     return {name: took / sum(times.values()) for name, took in times.items()}
 
 

@@ -51,8 +51,9 @@ def main():
     if args.name == "digits":
         figures |= judged(average, recipe, args.count)
     print(f"\n{figures}")
-    command = f"python tools/make_weights.py {args.name} --steps {recipe['steps']} --seed {args.seed} --w {recipe['w']:g}"
-    card = recipes.card(average, recipe, data, args.seed, figures=figures, command=command + " --full" * args.full)
+    command = (f"python tools/make_weights.py {args.name} --steps {recipe['steps']} --seed {args.seed} "
+               f"--w {recipe['w']:g}{' --full' * args.full}")
+    card = recipes.card(average, recipe, data, args.seed, figures=figures, command=command)
     weights.save(args.out or weights.FOLDER / args.name, average.state_dict(), card, torch.float16)
 
 

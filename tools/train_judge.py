@@ -1,6 +1,6 @@
 """Train the judge of digits on MNIST's first 50,000 training pictures, and ship the features of the real test set.
 
-    python tools/train_judge.py            about 4 minutes on two cores
+    python tools/train_judge.py            about 6 minutes on two cores
 
 Writes pretrained/digits_judge and pretrained/digits_real (features of the 10,000 test pictures, and of the last 10,000
 training pictures, which the judge has not seen either and which stand for "as good as real").
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from diffusion_lessons import metrics, weights
+from diffusion_lessons import __version__, metrics, weights
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.datasets.digits import load_digits
 from diffusion_lessons.models.critic import Classifier
@@ -51,16 +51,19 @@ def main():
     judge = train(train_set.x[:TRAINED_ON], train_set.y[:TRAINED_ON], steps)
     right = metrics.accuracy(judge, to_float(test_set.x), test_set.y)
     print(f"test accuracy {right:.4f}")
+    command = f"python tools/train_judge.py --steps {steps}"
     weights.save(weights.FOLDER / "digits_judge", judge.state_dict(),
-                 {"kind": "classifier", "network": judge.config, "data": "MNIST, first 50,000 training pictures", "steps": steps,
-                  "seed": 0, "figures": {"test_accuracy": right}, "command": f"python tools/train_judge.py --steps {steps}"})
+                 {"kind": "classifier", "network": judge.config, "data": "MNIST, first 50,000 training pictures",
+                  "steps": steps, "seed": 0, "figures": {"test_accuracy": right}, "code_version": __version__,
+                  "command": command})
     real = metrics.features(judge, to_float(test_set.x))
     held_back = to_float(train_set.x[TRAINED_ON:])
     figures = metrics.report(judge, held_back, train_set.y[TRAINED_ON:], real)
     print("real training pictures in the samples' place:", figures)
     weights.save(weights.FOLDER / "digits_real", {"test": real, "train": metrics.features(judge, held_back)},
-                 {"kind": "features", "data": "digits_judge's features of MNIST: the test set, and training pictures 50,000..59,999",
-                  "figures": figures, "command": f"python tools/train_judge.py --steps {steps}"}, dtype=torch.float16)
+                 {"kind": "features", "data": "MNIST: the test set, and training pictures 50,000..59,999",
+                  "steps": steps, "seed": 0, "figures": figures, "code_version": __version__, "command": command},
+                 dtype=torch.float16)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 def time_embedding(t, width, T):
     """Sinusoids of the time, from one turn over the whole schedule to many.
 
-    emb[b, k] = sin(w_k 1000 t_b / T), then cos(...);  w_k = 10000^(-k / (width/2))     (Vaswani et al. 2017, section 3.5)
+    emb[b, k] = sin(w_k 1000 t_b / T), then cos(...);  w_k = 10000^(-k / (width/2))  (Vaswani et al. 2017, section 3.5)
 
     t: (B,) in 0..T  ->  (B, width) float32 in [-1, 1]. The factor 1000 / T makes it the same for every T.
     """
@@ -115,7 +115,7 @@ class UNet(nn.Module):
 
     def forward(self, x, t, y=None):
         if any(side % self.fold for side in x.shape[-2:]):
-            raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad the picture")
+            raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad it")
         emb = self.embed(t, y)
         h = self.first(F.pixel_unshuffle(x, self.patch))            # (B, C p^2, H/p, W/p) -> (B, c, H/p, W/p)
         bridges = []
