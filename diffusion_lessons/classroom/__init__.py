@@ -1,4 +1,7 @@
-"""What only a notebook needs: figures, a film player, sliders and checked exercises."""
+"""What only a notebook needs: figures, a film player, sliders and checked exercises.
+
+Every plotting function returns its figure: make it the last value of a cell, or hand it to `display`.
+"""
 
 from diffusion_lessons.classroom.animation import animate
 from diffusion_lessons.classroom.pictures import film_strip, show_pictures
@@ -20,6 +23,6 @@ from diffusion_lessons.classroom.widgets import denoise_slider, loop_player, noi
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "PURPLE", "SKY", "VERMILLION", "YELLOW",
-    "animate", "bars", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player", "noise_slider",
-    "points", "show_pictures", "use_style",
+    "animate", "bars", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player",
+    "noise_slider", "points", "show_pictures", "use_style",
 ]

@@ -33,8 +33,7 @@ ADD_NOISE = Exercise(
     mistakes=[
         (jump(ab, lambda s, t: 1 - ab(s, t)),
          "you used alpha_bar and 1 - alpha_bar instead of their square roots. They are shares of the "
-         "variance; "
-         "a factor on the numbers is a root of that."),
+         "variance; a factor on the numbers is a root of that."),
         (jump(ab, lambda s, t: (1 - ab(s, t)).sqrt()),
          "the picture is multiplied by alpha_bar instead of its square root."),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 1 - ab(s, t)),
@@ -87,8 +86,8 @@ ALPHA_BAR = Exercise(
            "What is left after t steps is the product of all shares so far: torch.cumprod(..., 0).",
            "beta has T entries and alpha_bar T + 1: put a 1 in front with torch.cat([torch.ones(1), ...])."],
     mistakes=[
-        (kept, "the values are right but the first is missing: alpha_bar[0] = 1 is the clean picture, "
-               "so there are T + 1 of them."),
+        (kept, "the values are right but the first is missing: alpha_bar[0] = 1 is the clean picture, so "
+               "there are T + 1 of them."),
         (lambda beta: torch.cat([kept(beta), torch.ones(1, dtype=beta.dtype)]),
          "the 1 belongs in front, not at the end."),
         (lambda beta: with_one(torch.cumprod(beta, 0)),
@@ -201,8 +200,8 @@ TO_FLOAT = Exercise(
         (lambda x: x.float() / 128 - 1,
          "nearly: white is 255, so divide by 127.5, and it becomes exactly 1."),
         (lambda x: (x.float() - x.float().mean()) / x.float().std(),
-         "you scaled by the batch's own mean and spread; then the same picture comes out differently in "
-         "each batch."),
+         "you scaled by the batch's own mean and spread; then the same picture comes out differently in each "
+         "batch."),
         (lambda x: (x - 127).float() / 127.5,
          "bytes wrap round: 0 - 127 is 129 among them. Turn them into floats before you subtract."),
     ])

@@ -33,7 +33,7 @@ def estimate_at(shift):
 
 
 X0_HAT = Exercise(
-    "3.1", "x0_from_eps(eps, x_t, t, schedule)", draw_estimate, lambda eps, x_t, t, s: forward.from_eps(eps, x_t, t, s).x0,
+    "3.1", "x0_from_eps(eps, x_t, t, schedule)", draw_estimate, estimate_at(0),
     shows=[forward.from_eps, forward.signal_and_noise],
     praise="right: the jump, solved for x0.",
     hints=["Write down the jump: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. Solve it for x0.",
@@ -69,10 +69,10 @@ class FakeNet(torch.nn.Module):
 
     def __init__(self, g):
         super().__init__()
-        self.a, self.b = (0.3 + torch.rand(2, generator=g)).tolist()
+        self.a = torch.nn.Parameter(0.3 + torch.rand(2, generator=g))
 
     def forward(self, x, t, y=None):
-        return torch.tanh(self.a * x) + self.b * torch.sin(t.float()).reshape(-1, 1, 1, 1)
+        return torch.tanh(self.a[0] * x) + self.a[1] * torch.sin(t.float()).reshape(-1, 1, 1, 1)
 
 
 def draw_loss(g, k):
@@ -101,19 +101,28 @@ def without_t(net, x0, t, eps, s):
     return mean_square(net(forward.add_noise(x0, t, eps, s), torch.zeros_like(t)) - eps)
 
 
+def trains(loss):
+    """Words for a loss that nothing can be learned from, right as its value may be."""
+    if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
+        return ("the number is right, but it has lost its way back to the weights, without which nothing is "
+                "learned: give back the tensor, without .item(), .detach() or no_grad.")
+    return None
+
+
 LOSS = Exercise(
     "3.2", "training_loss(net, x0, t, eps, schedule)", draw_loss, eps_loss,
     shows=[Denoiser.loss, training.Trainer.one_step],
     remark="In the package the loss also covers other targets and weightings; with target = weighting = "
            "\"eps\" it is the exercise.",
     praise="right. That, on random pictures with random t, over and over, is all of the training.",
+    also=trains,
     hints=["Three lines: make x_t with add_noise, ask the network, compare.",
            "eps_hat = net(x_t, t): the network sees the noisy picture and the time, nothing else.",
            "((eps_hat - eps) ** 2).mean()"],
     mistakes=[
         (error(mean_square, sees=lambda x0, t, eps, s: x0),
-         "the network was shown the clean picture x0. It must only ever see x_t, or it learns nothing it "
-         "can use later."),
+         "the network was shown the clean picture x0. It must only ever see x_t, or it learns nothing it can "
+         "use later."),
         (error(mean_square, sees=lambda x0, t, eps, s: eps),
          "the network was shown the noise itself. It sees x_t, the mix."),
         (error(mean_square, wants=lambda x0, x_t, eps: x0),
@@ -212,8 +221,7 @@ TIME = Exercise(
     "3.4", "time_embedding(t, width, T)", draw_embedding, time_embedding, shows=[time_embedding],
     praise="right: every t gets its own row, and near times have similar rows.",
     hints=["rates: width // 2 numbers from 1 falling to almost 1/10000: torch.exp(-math.log(10000) * k / "
-           "(width // 2)) "
-           "with k = torch.arange(width // 2).",
+           "(width // 2)) with k = torch.arange(width // 2).",
            "angles: each time multiplied by each rate, (B, 1) * (1, width // 2) -> (B, width // 2). Scale "
            "the time by 1000 / T.",
            "torch.cat([angles.sin(), angles.cos()], dim=1)"],

@@ -104,8 +104,7 @@ DDPM = Exercise(
         (ddpm(variance), "z is multiplied by the variance; take its square root."),
         (ddpm(lambda a, b: (1 - a / b) ** 0.5),
          "you took sigma^2 = 1 - a. It is in use too (\"fixed large\"), but it leaves noise in the finished "
-         "picture: "
-         "the last step, to s = 0, must add none. Multiply by (1 - ab_s) / (1 - ab_t)."),
+         "picture: the last step, to s = 0, must add none. Multiply by (1 - ab_s) / (1 - ab_t)."),
         (ddpm(lambda a, b: 0.0), "the mean is right, but no fresh noise is added."),
         (ddpm(lambda a, b: 1.0),
          "the mean is right, but z is added in full, in the last step too: multiply it by sigma."),
@@ -130,8 +129,7 @@ def draw_times(g, k):
 
 
 def same_times(a, b):
-    """Integers that fall from T to 0 and are nowhere more than 1 away: how a half is rounded is a matter "
-      "of taste."""
+    """Whole numbers, falling from T to 0, nowhere more than 1 away: how a half is rounded is a matter of taste."""
     a, b = as_numbers(a), as_numbers(b)
     return bool(a.shape == b.shape and a[0] == b[0] and a[-1] == 0 and (np.diff(a) < 0).all()
                 and (a == a.round()).all() and (np.abs(a - b) <= 1).all())
@@ -141,8 +139,8 @@ TIMES = Exercise(
     "4.3", "timesteps(T, steps)", draw_times, samplers.timesteps, shows=[samplers.timesteps], same=same_times,
     praise="right: it begins at T, where the picture is noise, and ends at 0, where it is clean.",
     hints=["steps strides need steps + 1 times, the first T and the last 0.",
-           "The k-th time is T - k * T / steps, rounded.", "[round(T - k * T / steps) for k in "
-                                                           "range(steps)] + [0]"],
+           "The k-th time is T - k * T / steps, rounded.",
+           "[round(T - k * T / steps) for k in range(steps)] + [0]"],
     mistakes=[
         (lambda T, n: [round(T - k * T / n) for k in range(n)],
          "the 0 at the end is missing: steps strides need steps + 1 times."),
@@ -154,12 +152,11 @@ TIMES = Exercise(
          "whole strides do not divide T, so you miss 0: compute each time as T - k * T / steps and round "
          "that."),
         (lambda T, n: list(range(T, -1, -(T // n)))[:n] + [0],
-         "whole strides do not divide T, so the last one is too long: compute each time as T - k * T / "
-         "steps and round that."),
+         "whole strides do not divide T, so the last one is too long: compute each time as T - k * T / steps "
+         "and round that."),
         (lambda T, n: [k * (T // n) for k in range(n)][::-1],
          "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for "
-         "something less noisy. "
-         "A well-known bug of public samplers (Lin et al. 2023)."),
+         "something less noisy. A well-known bug of public samplers (Lin et al. 2023)."),
         (lambda T, n: [k * (T // n) for k in range(n)][::-1] + [0],
          "this is \"leading\" spacing: it never visits T, so the loop starts from noise it takes for "
          "something less noisy."),
