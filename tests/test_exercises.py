@@ -1,16 +1,21 @@
 """The exercises: right answers pass, usual mistakes are named, and nothing a learner writes stops the notebook."""
 
+import inspect
+
 import pytest
 import torch
 
+from diffusion_lessons import forward, samplers
 from diffusion_lessons.classroom import exercises
-from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, judge, solution
+from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, solution
+from diffusion_lessons.classroom.exercises.judging import close, judge
 
 ALL = list(EXERCISES.values())
 MISTAKES = [pytest.param(e, k, id=f"{e.id}-{k}") for e in ALL for k in range(len(e.mistakes))]
+for_all = pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
+@for_all
 def test_the_answer_passes_on_every_draw(exercise):
     for _ in range(20):
         assert judge(exercise, exercise.answer).state == "right"
@@ -20,12 +25,23 @@ def test_the_answer_passes_on_every_draw(exercise):
 def test_each_usual_mistake_is_named(exercise, k):
     mistake, words = exercise.mistakes[k]
     for _ in range(8):
-        verdict = judge(exercise, lambda *args: mistake(*args))
-        assert verdict.state == "not yet"
-        assert verdict.words == words
+        assert judge(exercise, lambda *args: mistake(*args)) == ("not yet", words)
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
+@for_all
+def test_every_check_draws_new_numbers(exercise):
+    seen = []
+
+    def attempt(*args):
+        seen.append(args)
+        return exercise.answer(*args)
+
+    judge(exercise, attempt, draws=6)
+    numbers = [[a for a in args if isinstance(a, (torch.Tensor, int))] for args in seen]
+    assert any(not torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(numbers[0], numbers[3]))
+
+
+@for_all
 def test_what_is_not_written_yet_is_not_called_wrong(exercise):
     def stub(*args):
         ...
@@ -36,18 +52,132 @@ def test_what_is_not_written_yet_is_not_called_wrong(exercise):
     def returns_dots(*args):
         return ...
 
-    for attempt in (stub, documented, returns_dots, ...):
+    def half_written(*args):
+        factor = ...
+        return factor * args[0]
+
+    for attempt in (stub, documented, returns_dots, half_written, ..., None):
         verdict = judge(exercise, attempt)
         assert verdict.state == "not tried"
         assert "not tried yet" in verdict.words
 
 
-@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
+@for_all
 def test_an_exception_is_told_with_its_line_and_does_not_come_out(exercise, capsys):
     def attempt(*args):
-        return args[0] + "of course"
+        return undefined_name * args[0]  # noqa: F821
 
     check(exercise.id, attempt)
     said = capsys.readouterr().out
-    assert "it raised TypeError" in said
-    assert 'return args[0] + "of course"' in said
+    assert "it raised NameError" in said
+    assert "return undefined_name * args[0]" in said
+
+
+@for_all
+def test_the_solution_shows_code_of_the_package_itself(exercise, capsys):
+    solution(exercise.id)
+    said = capsys.readouterr().out
+    for thing in exercise.shows:
+        function = thing.fget if isinstance(thing, property) else thing
+        assert function.__module__.startswith("diffusion_lessons.")
+        assert ".classroom" not in function.__module__
+        assert inspect.getsource(function).strip().splitlines()[-1].strip() in said
+
+
+@for_all
+def test_hints_come_one_by_one_and_begin_anew(exercise, capsys):
+    exercises._given.pop(exercise.id, None)
+    said = []
+    for _ in range(len(exercise.hints) + 1):
+        hint(exercise.id)
+        said.append(capsys.readouterr().out)
+    for words, spoken in zip(exercise.hints, said):
+        assert words in spoken
+    assert "That was the last one" in said[-2]
+    assert said[-1] == said[0]
+
+
+def words_for(id, attempt):
+    verdict = judge(EXERCISES[id], attempt)
+    assert verdict.state == "not yet"
+    return verdict.words
+
+
+def test_other_trouble_is_said_in_plain_words():
+    def forgot_return(x0, t, eps, schedule):
+        forward.add_noise(x0, t, eps, schedule)
+
+    def no_reshape(x0, t, eps, schedule):
+        return schedule.alpha_bar[t].sqrt() * x0
+
+    def in_place(x0, t, eps, schedule):
+        result = forward.add_noise(x0, t, eps, schedule)
+        x0 += 1
+        return result
+
+    def own_noise(x0, t, eps, schedule):
+        return forward.add_noise(x0, t, torch.randn_like(x0), schedule)
+
+    def half_size(x0, t, eps, schedule):
+        return 0.5 * forward.add_noise(x0, t, eps, schedule)
+
+    assert "return" in words_for("2.1", forgot_return)
+    assert "(B, 1, 1, 1)" in words_for("2.1", no_reshape)
+    assert "writes into its own input" in words_for("2.1", in_place)
+    assert "another result each time" in words_for("2.1", own_noise)
+    assert "0.5 times" in words_for("2.1", half_size)
+    assert "add_noise(x0, t, eps, schedule)" in words_for("2.1", lambda x0, t: x0)
+    assert "by its name" in words_for("2.1", torch.zeros(3))
+    assert "one tensor" in words_for("2.1", lambda *args: {"x": 1})
+    assert "shape (4, 6, 5)" in words_for("2.1", lambda *args: args[0][:, 0])
+    assert "NaN" in words_for("2.1", lambda *args: args[0] / 0 * 0)
+    assert "tuple of shape (2, 4, 3, 6, 5)" in words_for("3.1", forward.from_eps)
+
+
+def test_right_only_for_the_steps_before_the_last_is_said_so():
+    def noisy_end(x_t, t, s, prediction, schedule, z):
+        return samplers.ddpm_step(x_t, t, s, prediction, schedule, z) + (s == 0) * z
+
+    assert "but not for all" in words_for("4.2", noisy_end)
+
+
+def test_a_loss_that_cannot_train_is_refused():
+    answer = EXERCISES["3.2"].answer
+    assert ".item()" in words_for("3.2", lambda *args: answer(*args).item())
+
+
+def test_other_ways_to_write_it_pass_too():
+    def add_noise(x0, t, eps, schedule):
+        alpha_bar = schedule.alpha_bar[t][:, None, None, None]      # in float64, where ours is float32
+        return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * eps
+
+    def timesteps(T, steps):
+        return torch.linspace(T, 0, steps + 1).round().long()
+
+    def defaults(x_t, t, s, prediction, schedule, z=0.0, eta=0.0):
+        return samplers.ddim_step(x_t, t, s, prediction, schedule, z, eta)
+
+    for id, attempt in [("2.1", add_noise), ("4.3", timesteps), ("4.1", defaults)]:
+        for _ in range(20):
+            assert judge(EXERCISES[id], attempt).state == "right"
+
+
+def test_close_means_equal_but_for_rounding():
+    a = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    assert close(a, a.double() * (1 + 1e-6))
+    assert not close(a, a + 2e-3)
+    assert not close(a, a[:, None])
+    assert not close(a, torch.full_like(a, torch.nan))
+
+
+def test_ctrl_c_is_not_swallowed():
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("2.1", interrupted)
+
+
+def test_an_unknown_number_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"2\.1, 2\.2.*4\.5"):
+        check("9.9", print)

@@ -101,9 +101,6 @@ def diagnose(exercise, attempt, cases, given, wanted):
     for mistake, words in exercise.mistakes:
         if all(explains(mistake, case, result) for case, result in zip(cases, given)):
             return words
-    if not explains(attempt, cases[0], given[0]):
-        return ("it gives another result each time for the same input: it draws random numbers of its own. "
-                "All that is random comes in through its arguments.")
     have, want = as_numbers(given[0]), as_numbers(wanted[0])
     if have.shape != want.shape:
         kind = f"a {type(given[0]).__name__} of shape" if isinstance(given[0], tuple) else "shape"
@@ -111,6 +108,9 @@ def diagnose(exercise, attempt, cases, given, wanted):
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
+    if not explains(attempt, cases[0], given[0]):
+        return ("it gives another result each time for the same input: it draws random numbers of its own. "
+                "All that is random comes in through its arguments.")
     right = sum(exercise.same(a, b) for a, b in zip(given, wanted))
     if right:
         return f"right for {right} of {len(given)} random inputs, but not for all. For which might it fail?"

@@ -1,0 +1,326 @@
+"""What notebooks show: figures, the film player, the sliders."""
+
+import base64
+import io
+import itertools
+import re
+import time
+from html.parser import HTMLParser
+
+import ipywidgets
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from diffusion_lessons import classroom, schedules
+from diffusion_lessons.classroom import (
+    animate,
+    bars,
+    curve,
+    curves,
+    denoise_slider,
+    film_strip,
+    heat_table,
+    loop_player,
+    noise_slider,
+    points,
+    show_pictures,
+)
+from diffusion_lessons.classroom.animation import tile
+from diffusion_lessons.classroom.style import LINES, Drawing, png_of
+from diffusion_lessons.ideal import IdealDenoiser
+from diffusion_lessons.samplers import sample
+
+# Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
+# (Vienot, Brettel & Mollon 1999).
+BLINDNESS = {
+    "none": np.eye(3),
+    "deuteranopia": np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]),
+    "protanopia": np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]]),
+}
+
+
+def lab(colour, blindness):
+    """A colour as CIE L*a*b*, where a distance of about 2 can just be seen."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(BLINDNESS[blindness] @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(to_xyz @ linear / [0.9505, 1.0, 1.089], 1e-6))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_colours_stay_apart_for_the_colour_blind(blindness):
+    distances = {(a, b): np.linalg.norm(lab(classroom.PALETTE[a], blindness) - lab(classroom.PALETTE[b], blindness))
+                 for a, b in itertools.combinations(classroom.PALETTE, 2)}
+    assert min(distances.values()) > 12, min(distances, key=distances.get)
+
+
+def test_lines_differ_without_colour_too():
+    dashes, markers = [str(d) for _, d, _ in LINES], [m for _, _, m in LINES]
+    assert len(set(dashes)) == len(set(markers)) == len(LINES)
+    assert all(np.linalg.norm(lab(c, "none") - lab("#ffffff", "none")) > 30 for c, _, _ in LINES)
+
+
+def pictures_in(figure):
+    return [np.asarray(image.get_array()) for ax in figure.axes for image in ax.images]
+
+
+def test_minus_one_is_black_and_plus_one_white():
+    x = torch.stack([torch.full((1, 4, 4), v) for v in (-1.0, 0.0, 1.0, -7.0, 7.0)])
+    values = [np.unique(picture).tolist() for picture in pictures_in(show_pictures(x))]
+    assert values == [[0], [128], [255], [0], [255]]
+    wide = [int(picture.mean()) for picture in pictures_in(show_pictures(x, white=2.0))]
+    assert wide == [64, 128, 191, 0, 255]
+
+
+def test_colours_and_bytes_are_shown_as_they_are():
+    red = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 5, 4)
+    assert pictures_in(show_pictures(red))[0].tolist() == [[[255, 0, 0]] * 4] * 5
+    counted = torch.arange(20, dtype=torch.uint8).reshape(1, 1, 4, 5)
+    assert pictures_in(show_pictures(counted))[0][..., 0].tolist() == counted[0, 0].tolist()
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_each_pixel_becomes_a_sharp_square(scale):
+    x = torch.rand(1, 1, 9, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    buffer = io.BytesIO()
+    figure = show_pictures(x, scale=scale)
+    figure.savefig(buffer, format="png", dpi=100)
+    drawn = np.asarray(Image.open(buffer).convert("L"))
+    wanted = pictures_in(figure)[0][..., 0].repeat(scale, 0).repeat(scale, 1)
+    found = [(i, j) for i in range(drawn.shape[0] - wanted.shape[0] + 1)
+             for j in range(drawn.shape[1] - wanted.shape[1] + 1)
+             if (drawn[i:i + wanted.shape[0], j:j + wanted.shape[1]] == wanted).all()]
+    assert len(found) == 1
+
+
+def texts(figure):
+    return [t.get_text() for ax in figure.axes for t in ax.texts if t.get_text()]
+
+
+def test_words_stand_with_their_pictures():
+    x = torch.zeros(6, 1, 8, 8)
+    figure = show_pictures(x, labels=list("abcdef"), columns=4, title="six")
+    assert texts(figure) == ["six", *"abcdef"]
+    figure = film_strip({"above": x[:2], "below": x[2:4]}, titles=["t = 0", "t = 1000"])
+    assert sorted(texts(figure)) == ["above", "below", "t = 0", "t = 1000"]
+    boxes = [image.get_extent() for image in figure.axes[0].images]
+    assert boxes[0][0] == boxes[2][0] < boxes[1][0]      # columns
+    assert boxes[0][2] == boxes[1][2] < boxes[2][3]      # rows
+
+
+def test_long_words_do_not_run_into_each_other():
+    names = ["a long title", "another long title", "$\\hat{x}_0$ at t = 1000"]
+    figure = show_pictures(torch.zeros(3, 1, 4, 4), titles=names, scale=2)
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for ax in figure.axes for t in ax.texts]
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 2, 5, 5), torch.zeros(0, 1, 5, 5)])
+def test_what_is_no_picture_is_refused(wrong):
+    with pytest.raises(ValueError, match="picture"):
+        show_pictures(wrong)
+
+
+def test_curves_draw_the_mean_and_the_reach_of_the_seeds():
+    seeds = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 11.0]])
+    figure = curves([1, 2, 3], {"a": seeds, "b": [0, 0, 0]})
+    ax = figure.axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [2, 3, 7]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (1, 11)
+    assert ax.lines[0].get_color() != ax.lines[1].get_color()
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
+    dots = curves([1, 2, 3], {"a": seeds}, spread="points").axes[0]
+    assert sorted(v for line in dots.lines[1:] for v in line.get_ydata()) == sorted(seeds.ravel())
+
+
+def test_names_stand_at_the_lines_ends_or_in_a_legend():
+    apart = curves([0, 1], {"up": [0, 1], "down": [1, 0]}).axes[0]
+    assert apart.get_legend() is None
+    assert {t.get_text(): t.get_color() for t in apart.texts} == {"up": LINES[0][0], "down": LINES[1][0]}
+    together = curves([0, 1], {"up": [0, 1], "down": [2, 1]}).axes[0]
+    assert [t.get_text() for t in together.get_legend().get_texts()] == ["up", "down"]
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ValueError, match="shape"):
+        curves([1, 2, 3], {"a": [1, 2]})
+    with pytest.raises(ValueError, match="finite"):
+        curve([1, 2], [float("nan")] * 2)
+    with pytest.raises(ValueError, match="table"):
+        heat_table(np.zeros((2, 3)), ["a"], ["b"])
+    with pytest.raises(ValueError, match="points"):
+        points([torch.zeros(5, 3)])
+
+
+def test_points_share_one_scale():
+    figure = points({"small": torch.rand(9, 2), "large": 10 * torch.rand(9, 2)})
+    a, b = figure.axes
+    assert (a.get_xlim(), a.get_ylim()) == (b.get_xlim(), b.get_ylim())
+    assert a.get_aspect() == 1
+    assert np.ptp(a.get_xlim()) == pytest.approx(np.ptp(a.get_ylim()))
+
+
+def test_bars_and_tables_say_their_numbers():
+    figure = bars({"one": {"a": [1.0, 3.0], "b": 1.0}, "two": {"a": 0.5, "b": 4.0}}, fmt="{:.1f}")
+    assert texts(figure) == ["2.0", "0.5", "1.0", "4.0"]
+    table = heat_table([[0.1, 0.9], [0.5, 0.4]], ["r", "s"], ["c", "d"], fmt="{:.1%}", best="max")
+    assert texts(table) == ["10.0%", "90.0%", "50.0%", "40.0%"]
+    assert table.axes[0].patches[0].get_xy() == pytest.approx((0.52, -0.46))
+    assert "± " in texts(heat_table(np.ones((1, 1, 3)), ["r"], ["c"]))[0]
+
+
+def test_a_figure_shows_itself_and_leaves_the_learners_settings_alone():
+    before = dict(matplotlib.rcParams)
+    figure = curve([1, 2], [3, 4], "x", "y")
+    assert dict(matplotlib.rcParams) == before
+    assert isinstance(figure, Drawing)
+    assert Image.open(io.BytesIO(figure._repr_png_())).size[0] > 700
+    assert png_of(figure)[:4] == b"\x89PNG"
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def decoded(image):
+    head, data = image["src"].split(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_the_player_holds_every_frame_and_asks_nobody_for_anything():
+    frames = [torch.full((1, 6, 5), v) for v in (-1.0, 0.0, 1.0)]
+    film = animate(frames, titles=["t = 2", "t < 2", "t = 0"], start=-1)
+    page = Page(film.data)
+    images = page.all("img")
+    assert [decoded(image).mean() for image in images] == [0, 128, 255]
+    assert [image["alt"] for image in images] == ["t = 2", "t < 2", "t = 0"]
+    assert ["display:block" in image["style"] for image in images] == [False, False, True]
+    assert not re.search(r"https?:|//|url\(|@import|<link|<script|\bid=", re.sub(r"base64,[^\"]*", "", film.data))
+    slider = page.all("input")[0]
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
+    assert film.data == animate(frames, titles=["t = 2", "t < 2", "t = 0"], start=-1).data
+
+
+def test_films_side_by_side_and_of_figures():
+    x = torch.zeros(4, 1, 6, 5)
+    page = Page(animate({"left": [x, x], "right": [x[0], x[0]]}).data)
+    assert [decoded(image).shape[:2] for image in page.all("img")] == [(13, 11)] * 2 + [(6, 5)] * 2
+    page = Page(animate([curve([1, 2], [3, k]) for k in range(2)]).data)
+    assert [decoded(image).shape[:2] for image in page.all("img")] == [(450, 900)] * 2
+    with pytest.raises(ValueError, match="equally many"):
+        animate({"left": [x], "right": [x, x]})
+    with pytest.raises(ValueError, match="titles"):
+        animate([x], titles=["a", "b"])
+
+
+def test_tiles_keep_their_order():
+    batch = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
+    page = tile(batch)[..., 0]
+    assert page.shape == (5, 5)
+    assert (page[0, 0], page[0, 3], page[3, 0]) == (0, 128, 255)
+    assert (page[2] == 255).all()
+    assert (page[:, 2] == 255).all()
+
+
+def parts(widget, kind):
+    found = [widget] if isinstance(widget, kind) else []
+    return found + [part for child in getattr(widget, "children", ()) for part in parts(child, kind)]
+
+
+def moves_and_shows(widget, changing):
+    """Move the slider to both ends; the pictures named by `changing` must change each time. Returns seconds a move."""
+    slider, = parts(widget, ipywidgets.IntSlider)
+    images = [parts(widget, ipywidgets.Image)[k] for k in changing]
+    seen, slowest = [[image.value for image in images]], 0
+    for value in (slider.min, slider.max):
+        start = time.perf_counter()
+        slider.value = value
+        slowest = max(slowest, time.perf_counter() - start)
+        seen.append([image.value for image in images])
+    for before, after in itertools.pairwise(seen):
+        assert all(a != b for a, b in zip(before, after))
+    for image in parts(widget, ipywidgets.Image):
+        assert Image.open(io.BytesIO(image.value)).size[0] >= 200
+    return slowest
+
+
+@pytest.fixture
+def digits():
+    return torch.rand(12, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_the_noise_slider_moves(digits):
+    widget = noise_slider(digits[0], T=100)
+    assert moves_and_shows(widget, changing=[1, 2]) < 1     # seconds; usually a hundredth of one
+    menu, = parts(widget, ipywidgets.Dropdown)
+    slider, = parts(widget, ipywidgets.IntSlider)
+    clean, noisy, _ = parts(widget, ipywidgets.Image)
+    slider.value = 50
+    curves_seen = set()
+    for name in menu.options:
+        menu.value = name
+        curves_seen.add(parts(widget, ipywidgets.Image)[2].value)
+    assert len(curves_seen) == len(menu.options) == 4
+    slider.value = 0
+    assert noisy.value == clean.value
+
+
+def test_the_denoise_slider_moves(digits):
+    schedule = schedules.linear(100)
+    widget = denoise_slider(digits[0], IdealDenoiser(digits, schedule))
+    slider, = parts(widget, ipywidgets.IntSlider)
+    slider.value = 60
+    assert moves_and_shows(widget, changing=[1]) < 1
+    slider.value = 1
+    clean, _, estimate, error = (image.value for image in parts(widget, ipywidgets.Image))
+    assert estimate == clean
+    assert np.asarray(Image.open(io.BytesIO(error))).max() <= 1
+
+
+def test_the_loop_player_shows_the_recorded_steps(digits):
+    schedule = schedules.linear(100)
+    noise = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    steps = list(sample(IdealDenoiser(digits, schedule), noise, schedule, steps=10))
+    widget = loop_player(steps)
+    slider, = parts(widget, ipywidgets.IntSlider)
+    assert (slider.min, slider.max) == (1, 10)
+    slider.value = 5
+    assert moves_and_shows(widget, changing=[0, 2]) < 1
+    assert "to <b>0</b>" in parts(widget, ipywidgets.HTML)[-1].value
+    with pytest.raises(ValueError, match="no step"):
+        loop_player([])
+
+
+def test_a_failing_callback_is_seen_and_heard(digits):
+    schedule, calls = schedules.linear(100), []
+
+    def breaks_later(x_t, t):
+        calls.append(int(t[0]))
+        if len(calls) > 1:
+            raise RuntimeError("out of luck")
+        return IdealDenoiser(digits, schedule)(x_t, t)
+
+    widget = denoise_slider(digits[0], breaks_later, schedule)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        parts(widget, ipywidgets.IntSlider)[0].value = 7
+    assert "RuntimeError: out of luck" in parts(widget, ipywidgets.HTML)[-1].value
