@@ -131,7 +131,7 @@ def test_other_trouble_is_said_in_plain_words():
     assert "one tensor" in words_for("2.1", lambda *args: {"x": 1})
     assert "shape (4, 6, 5)" in words_for("2.1", lambda *args: args[0][:, 0])
     assert "NaN" in words_for("2.1", lambda *args: args[0] / 0 * 0)
-    assert "tuple of shape (2, 4, 3, 6, 5)" in words_for("3.1", forward.from_eps)
+    assert "is a Prediction of shape (2, 4, 3, 6, 5)" in words_for("3.1", forward.from_eps)
 
 
 def test_right_only_for_the_steps_before_the_last_is_said_so():

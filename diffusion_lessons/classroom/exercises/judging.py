@@ -103,8 +103,8 @@ def diagnose(exercise, attempt, cases, given, wanted):
             return words
     have, want = as_numbers(given[0]), as_numbers(wanted[0])
     if have.shape != want.shape:
-        kind = f"a {type(given[0]).__name__} of shape" if isinstance(given[0], tuple) else "shape"
-        return f"the result has {kind} {have.shape}, wanted is {want.shape}."
+        kind = f"is a {type(given[0]).__name__} of" if isinstance(given[0], tuple) else "has"
+        return f"the result {kind} shape {have.shape}, wanted is {want.shape}."
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
