@@ -1,5 +1,7 @@
 """The recipes by which the course's networks are trained: which data, which network, how long."""
 
+from pathlib import Path
+
 import torch
 
 from diffusion_lessons import __version__, runtime, schedules, weights
@@ -51,7 +53,7 @@ def build(recipe, seed=0):
 def card(denoiser, recipe, data, seed, **about):
     """The card to save a trained denoiser with (see `weights.save`)."""
     return weights.denoiser_card(
-        denoiser, data=data.source, steps=recipe["steps"], batch=recipe["batch"], lr=recipe["lr"], seed=seed,
+        denoiser, data=Path(data.source).name, steps=recipe["steps"], batch=recipe["batch"], lr=recipe["lr"], seed=seed,
         w=recipe["w"], picture=list(data.x.shape[1:]), labels=recipe["labels"], code_version=__version__,
         device=str(next(denoiser.parameters()).device), **about,
     )  # fmt: skip

@@ -167,7 +167,7 @@ def test_train_writes_weights_that_generate_can_use(desk, capsys):
     card = weights.load("outputs/digits.safetensors")[1]
     assert card["steps"] == 4
     assert card["batch"] == 4
-    assert "mnist.npz" in card["data"]
+    assert card["data"] == "mnist.npz", "a card tells the data, not where it lay"
     assert "train --data digits" in card["command"]
     model = ["--model", "outputs/digits.safetensors"]
     assert main(["generate", "7", *model, "--count", "1", "--steps", "2"]) == 0
