@@ -1,0 +1,15 @@
+"""For all tests: one thread and derandomised examples, so that a test gives the same answer every time."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("course", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("course")
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def g():
+    """A generator that begins afresh in each test."""
+    return torch.Generator().manual_seed(0)

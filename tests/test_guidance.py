@@ -1,0 +1,92 @@
+"""Classifier-free guidance: one formula, for eps and x0 alike."""
+
+import math
+
+import pytest
+import torch
+
+from diffusion_lessons.forward import Prediction, from_v
+from diffusion_lessons.guidance import Guided
+from diffusion_lessons.ideal import IdealDenoiser
+from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.schedules import make_schedule
+
+SCHEDULE = make_schedule("cosine", 1000)
+
+
+class Labelled:
+    """Says another v for every label, and yet another for none; keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, x_t, t, y):
+        self.asked.append(y)
+        tilt = torch.full((len(x_t),), -0.7) if y is None else 0.3 * y
+        return from_v(torch.sin(2 * x_t + tilt.reshape(-1, 1, 1, 1).to(x_t)), x_t, t, SCHEDULE)
+
+
+@pytest.fixture
+def case(g):
+    return torch.randn(4, 1, 3, 3, generator=g, dtype=torch.float64), torch.tensor([1, 300, 700, 1000])
+
+
+Y = torch.tensor([3, 1, 4, 2])
+
+
+@pytest.mark.parametrize("w", [0, 0.0, 0.3, 0.5, 1, 1.0, 1.7, 3.0, 20.0])
+def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
+    inner = Labelled()
+    without, with_label = inner(*case, None), inner(*case, Y)
+    hat = Guided(inner, Y, w)(*case)
+    assert isinstance(hat, Prediction)
+    for name in ("eps", "x0"):
+        u, c = getattr(without, name), getattr(with_label, name)
+        torch.testing.assert_close(getattr(hat, name), u + w * (c - u), rtol=0, atol=1e-12)
+
+
+def test_w_0_never_shows_the_label_and_w_1_asks_once(case):
+    for w, asked in ((0, [None]), (1, [Y]), (2, [Y, None])):
+        inner = Labelled()
+        Guided(inner, Y, w)(*case)
+        assert len(inner.asked) == len(asked)
+        assert all(a is b for a, b in zip(inner.asked, asked, strict=True))
+
+
+@pytest.mark.parametrize("w", [0, 0.4, 1, 3, 7.5])
+def test_guided_eps_and_x0_still_hang_together(w, case):
+    x_t, t = case
+    hat = Guided(Labelled(), Y, w)(x_t, t)
+    ab = SCHEDULE.alpha_bar[t].reshape(-1, 1, 1, 1)
+    signal, noise = ab.sqrt(), (1 - ab).sqrt()
+    torch.testing.assert_close(signal * hat.x0 + noise * hat.eps, x_t, rtol=0, atol=1e-12)
+
+
+def test_guidance_steers_a_loop_to_the_label():
+    """Data: two near points for each of two labels. With w = 1 the loop lands on both points of the label."""
+    points = torch.tensor([[-1.0, 0.2], [-1.0, -0.2], [1.0, 0.2], [1.0, -0.2]])
+    everything = IdealDenoiser(points, SCHEDULE)
+    of_label = [IdealDenoiser(points[:2], SCHEDULE), IdealDenoiser(points[2:], SCHEDULE)]
+
+    def denoiser(x_t, t, y):
+        if y is None:
+            return everything(x_t, t)
+        return of_label[int(y[0])](x_t, t)
+
+    def drawn(y, w):
+        noise = PictureNoise(0, 100)
+        guided = Guided(denoiser, torch.full((100,), y), w)
+        return finish(sample(guided, noise((2,)), SCHEDULE, 100))
+
+    for y, side in ((0, -1), (1, 1)):
+        made = drawn(y, 1.0)
+        assert (made[:, 0] - side).abs().max() < 0.01
+        assert 25 < (made[:, 1] > 0).sum() < 75
+    assert 25 < (drawn(0, 0.0)[:, 0] > 0).sum() < 75   # w = 0: as if there were no label
+    torch.testing.assert_close(drawn(0, 0.0), drawn(1, 0.0))
+
+
+@pytest.mark.parametrize("w", [-0.1, -3, math.nan])
+def test_a_negative_scale_is_refused(w):
+    with pytest.raises(ValueError, match="w must be 0 or more"):
+        Guided(Labelled(), Y, w)
