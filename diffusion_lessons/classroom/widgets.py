@@ -39,8 +39,8 @@ def noise_slider(x0, schedules=("linear", "cosine", "constant", "sigmoid"), T=10
         a = schedule.alpha_bar[t].item()
         noisy.value = picture_bytes(add_noise(x0, torch.full((len(x0),), t), eps, schedule))
         curve.value = curves[menu.value].at(t)
-        words.value = (f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
-                       f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
+        words.value = large(f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
+                            f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
 
     pictures = {"picture x0": _still(x0), "noisy picture x_t": noisy, "alpha_bar": curve}
     return _assemble([time, menu], [time, menu], pictures, words, draw)
@@ -65,8 +65,9 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
         eps_hat, x0_hat = denoiser(x_t, times)
         noisy.value, estimate.value = picture_bytes(x_t), picture_bytes(x0_hat)
         error.value = picture_bytes((x0_hat - x0).abs() - 1)
-        words.value = (f"mean squared error of the picture: <b>{(x0_hat - x0).square().mean():.4f}</b>; &nbsp; "
-                       f"of the noise: <b>{(eps_hat - eps).square().mean():.4f}</b>")
+        of_x0, of_eps = (x0_hat - x0).square().mean(), (eps_hat - eps).square().mean()
+        words.value = large(f"mean squared error of the picture: <b>{of_x0:.4f}</b>; &nbsp; "
+                            f"of the noise: <b>{of_eps:.4f}</b>")
 
     pictures = {"clean picture x0": _still(x0), "noisy picture x_t": noisy, "estimate of x0": estimate,
                 "error (white: large)": error}
@@ -90,7 +91,8 @@ def loop_player(steps):
         step = steps[turn.value - 1]
         given.value, estimate.value = picture_bytes(step.x_t), picture_bytes(step.x0_hat)
         onward.value = picture_bytes(step.x_s)
-        words.value = f"step <b>{turn.value}</b> of {len(steps)}: from t = <b>{step.t}</b> to <b>{step.s}</b>"
+        words.value = large(f"step <b>{turn.value}</b> of {len(steps)}: "
+                            f"from t = <b>{step.t}</b> to <b>{step.s}</b>")
 
     pictures = {"x_t: what comes in": given, "estimate of x0": estimate, "x_s: what goes on": onward}
     return _assemble([play, turn], [turn], pictures, words, draw)
@@ -109,13 +111,13 @@ def _assemble(top, movers, pictures, words, draw):
         try:
             draw()
         except Exception as error:      # notebooks hide a callback's error: say it where the learner looks
-            words.value = f'<b style="color:{VERMILLION}">{type(error).__name__}: {error}</b>'
+            words.value = large(f'<b style="color:{VERMILLION}">{type(error).__name__}: {error}</b>')
             raise
 
     redraw()
     for mover in movers:
         mover.observe(redraw, "value")
-    cells = [widgets.VBox([widgets.HTML(name), picture], layout=widgets.Layout(margin="0 12px 0 0"))
+    cells = [widgets.VBox([widgets.HTML(large(name)), picture], layout=widgets.Layout(margin="0 12px 0 0"))
              for name, picture in pictures.items()]
     row = widgets.HBox(cells, layout=widgets.Layout(flex_flow="row wrap"))
     return widgets.VBox([widgets.HBox(top), row, words])
@@ -124,6 +126,11 @@ def _assemble(top, movers, pictures, words, draw):
 def _slider(name, low, high, value):
     return widgets.IntSlider(value=value, min=low, max=high, description=name,
                              layout=widgets.Layout(width="460px"))
+
+
+def large(text):
+    """Text that can be read from the last row, where a widget's own is small."""
+    return f'<span style="font-size:16px">{text}</span>'
 
 
 def _empty():
