@@ -11,7 +11,7 @@ import torch
 from diffusion_lessons import __version__, runtime, weights
 from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
 
-NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "tqdm")
+NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "scikit-image", "tqdm")
 SHIPPED = ("digits", "digits_judge", "digits_real")  # what the lessons cannot do without
 DATA_SETS = {
     # name: (file in the Keras layout, shape of a picture, torchvision's class and folder, what to do without)
