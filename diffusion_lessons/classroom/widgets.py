@@ -49,7 +49,7 @@ def noise_slider(x0, schedules=("linear", "cosine", "constant", "sigmoid"), T=10
 def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
     """Slide through time: clean, noisy, the denoiser's estimate of the clean picture, and its error.
 
-    x0: (C, H, W) or (B, C, H, W) in [-1, 1];  denoiser: (x_t, t) -> Prediction
+    x0: (C, H, W) or (B, C, H, W) in [-1, 1], on the denoiser's device;  denoiser: (x_t, t) -> Prediction
     schedule: by default the denoiser's own
     """
     x0 = _batch(x0)
@@ -60,7 +60,7 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
 
     @torch.no_grad()
     def draw():
-        times = torch.full((len(x0),), time.value)
+        times = torch.full((len(x0),), time.value, device=x0.device)
         x_t = add_noise(x0, times, eps, schedule)
         eps_hat, x0_hat = denoiser(x_t, times)
         noisy.value, estimate.value = picture_bytes(x_t), picture_bytes(x0_hat)
@@ -144,12 +144,12 @@ def _still(x):
 def _batch(x):
     if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4) or not x.is_floating_point():
         raise ValueError("x0 must be a float picture (C, H, W) or batch (B, C, H, W) in [-1, 1]")
-    x = x.detach().cpu().float()
+    x = x.detach().float()
     return x if x.ndim == 4 else x[None]
 
 
 def _noise_like(x, seed):
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
 
 
 def _png(image):
