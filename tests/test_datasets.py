@@ -381,6 +381,17 @@ def test_no_two_drawn_digits_are_alike():
         assert apart.min() > 0.5  # the least two nearest neighbours differ; identical ones would have 0
 
 
+def test_hands_differ_in_slant_and_pen():
+    x, y, _ = draw_digits(2_000, 0)
+    ones = x[y == 1, 0].double()
+    at = torch.arange(28) - 13.5
+    row, column = at.view(28, 1), at.view(1, 28)
+    slant = (ones * row * column).sum(dim=(1, 2)) / (ones * row**2).sum(dim=(1, 2))
+    assert 0.15 < slant.std() < 0.5  # of MNIST's ones: 0.27
+    blackness = ones.mean(dim=(1, 2))
+    assert 0.2 < blackness.std() / blackness.mean() < 0.5  # of MNIST's ones: 0.29
+
+
 def test_drawn_digits_sit_in_their_frame_as_mnist_does():
     x = draw_digits(1000, 0).x[:, 0].double() / 255
     at = torch.arange(28) + 0.5
@@ -503,6 +514,8 @@ def test_the_rabbit_is_the_same_picture_at_every_size():
     shrunk = torch.nn.functional.avg_pool2d(big[None], 4)[0]
     assert (shrunk - small).abs().mean() < 0.03
     assert torch.equal(small, rabbit(64))
+    for picture in (small, big):  # edges are one pixel soft at every size, not blurred
+        assert picture.diff(dim=1).abs().max() > 1.2
 
 
 def test_the_rabbit_stands_on_green_under_blue_and_has_pink_ears():
