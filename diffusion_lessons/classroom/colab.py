@@ -2,7 +2,7 @@
 
 FIRST_CELL = '''\
 try:
-    import diffusion_lessons  # noqa: F401
+    import diffusion_lessons
 except ImportError:
     raise SystemExit(
         "The package of this course is not installed here.\\n"
