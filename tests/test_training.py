@@ -286,6 +286,14 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(how, tmp_path, unin
     assert same(everything(torch.load(out, weights_only=True)), uninterrupted)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as at a terminal; a job in the background has it switched off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop_at(step, times=1):
     """A watcher that presses Ctrl-C."""
     def watch(seen):
@@ -295,13 +303,13 @@ def stop_at(step, times=1):
     return watch
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_after_the_step_in_hand_and_keeps_it(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
     t, checkpoint = trainer(20), tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt, match="step 7"):
         run(t, checkpoint, every=5, watch=stop_at(7))
     assert t.step == 7
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler   # put back
     again = trainer(20)
     load_checkpoint(checkpoint, again)
     assert same(everything(again), everything(t))
@@ -313,6 +321,7 @@ def test_ctrl_c_ends_after_the_step_in_hand_and_keeps_it(tmp_path):
     assert same(everything(again), everything(t))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_interrupts_at_once():
     t = trainer(20)
     with pytest.raises(KeyboardInterrupt) as caught:
