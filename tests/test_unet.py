@@ -317,25 +317,16 @@ def test_unknown_targets_and_weightings_list_the_known(x):
 # ---- the denoiser of one step
 
 
-class SaysShare(torch.nn.Module):
-    """Says the best there is to say of the last step's noise e, given all the noise: k eps."""
-
-    def __init__(self, eps, schedule):
-        super().__init__()
-        self.eps, self.schedule = eps, schedule
-
-    def forward(self, x_t, t, y=None):
-        k = (self.schedule.beta[t] / (1 - self.schedule.alpha_bar[t])).sqrt().to(x_t)
-        return k.reshape(-1, 1, 1, 1) * self.eps
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_noise_of_one_step_is_read_as_all_the_noise(name, g):
     s = make_schedule(name, 100)
     x0, eps = torch.randn(2, 4, 1, 2, 2, generator=g, dtype=torch.float64)
     t = torch.tensor([1, 30, 60, 90])
     x_t = add_noise(x0, t, eps, s)
-    hat = StepDenoiser(SaysShare(eps, s), s)(x_t, t)
+    step = StepDenoiser(Says(eps), s, "eps")
+    hat = step(x_t, t)
+    share = (s.beta[t] / (1 - s.alpha_bar[t])).sqrt().reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(step.step_noise(x_t, t), share * eps, rtol=0, atol=1e-5)
     torch.testing.assert_close(hat.eps, eps, rtol=0, atol=1e-5)
     torch.testing.assert_close(hat.x0, x0, rtol=0, atol=1e-3)
 
@@ -345,7 +336,8 @@ def test_one_step_back_undoes_one_step(g):
     x, e = torch.randn(2, 3, 1, 2, 2, generator=g)
     for t in (1, 50, 100):
         x_t = add_one_step(x, t, e, s)
-        back = StepDenoiser(Says(e), s).one_step_back(x_t, torch.full((3,), t))
+        share = (s.beta[t] / (1 - s.alpha_bar[t])).sqrt().float()
+        back = StepDenoiser(Says(e / share), s, "eps").one_step_back(x_t, torch.full((3,), t))
         torch.testing.assert_close(back, x, rtol=0, atol=1e-4)
 
 
@@ -357,6 +349,6 @@ def test_the_loss_of_one_step_has_the_chance_in_it_that_nobody_can_guess(name, T
     for t in (1, 2, T // 2, T):
         x0, eps = torch.randn(2, 4, 1, 1, n, generator=g)
         at = torch.full((4,), t)
-        loss = StepDenoiser(SaysShare(eps, s), s).loss(x0, add_noise(x0, at, eps, s), at, eps)
+        loss = StepDenoiser(Says(eps), s, "eps").loss(x0, add_noise(x0, at, eps, s), at, eps)
         left = 1 - (s.beta[t] / (1 - s.alpha_bar[t])).item()
         assert (loss - left).abs().max() <= 4.5 * math.sqrt(2 / n) * left + 1e-6

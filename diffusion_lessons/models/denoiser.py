@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from diffusion_lessons.forward import READ_AS, from_eps, signal_and_noise, velocity
+from diffusion_lessons.forward import READ_AS, signal_and_noise, velocity
 
 MAX_WEIGHT = 100.0  # no time may count more than this, or the extreme times drown all others
 
@@ -47,29 +47,33 @@ class Denoiser(nn.Module):
 
 
 class StepDenoiser(Denoiser):
-    """Predicts only the noise of the last step, t - 1 to t: the road that the video warns of.
+    """Learns only the noise of the last step, t - 1 to t: the road that the video warns of.
 
     x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e;   given all the noise, e is known up to chance:
-    e | eps ~ N(k eps, 1 - k^2),   k = sqrt(beta_t / (1 - alpha_bar_t)).   So eps_hat = e_hat / k: every error of e_hat
-    is multiplied by 1 / k, about 1 / sqrt(beta_t).
+    e | eps ~ N(k eps, 1 - k^2),   k = sqrt(beta_t / (1 - alpha_bar_t)).   So e_hat = k eps_hat and back: called as
+    a denoiser it says eps_hat = e_hat / k, with every error of e_hat multiplied by 1 / k.
     """
 
     def share(self, t, like):
         """k of above: how much of the noise in x_t came with the last step.  (B,) -> (B, 1, 1, 1)"""
-        beta = self.schedule.beta[t.cpu()].reshape(-1, *[1] * (like.ndim - 1)).to(like)
-        return (beta.sqrt() / signal_and_noise(t, self.schedule, like)[1]).clamp(max=1)
+        return (self.beta(t, like).sqrt() / signal_and_noise(t, self.schedule, like)[1]).clamp(max=1)
 
-    def forward(self, x_t, t, y=None):
-        return from_eps(self.net(x_t, t, y).float() / self.share(t, x_t), x_t, t, self.schedule)
+    def beta(self, t, like):
+        """beta_t, ready to multiply pictures.  (B,) -> (B, 1, 1, 1)"""
+        return self.schedule.beta[t.cpu()].reshape(-1, *[1] * (like.ndim - 1)).to(like)
+
+    def step_noise(self, x_t, t, y=None):
+        """The guess at the noise of the last step, e_hat.  -> (B, C, H, W)"""
+        return self.share(t, x_t) * self(x_t, t, y).eps
 
     def one_step_back(self, x_t, t, y=None):
         """x_{t-1} as the video would have it: take away the noise of one step, and no more."""
-        beta = self.schedule.beta[t.cpu()].reshape(-1, *[1] * (x_t.ndim - 1)).to(x_t)
-        return (x_t - beta.sqrt() * self.net(x_t, t, y)) / (1 - beta).sqrt()
+        beta = self.beta(t, x_t)
+        return (x_t - beta.sqrt() * self.step_noise(x_t, t, y)) / (1 - beta).sqrt()
 
     def loss(self, x0, x_t, t, eps, y=None, weighting="v"):
         """The squared error of the guess at e; the random part of e is drawn here, and cannot be guessed.  -> (B,)"""
         k = self.share(t, x_t)
         chance = torch.Generator(x_t.device).manual_seed(int(eps.flatten()[0].item() * 2**30) % 2**31)
         e = k * eps + (1 - k**2).sqrt() * torch.randn(eps.shape, generator=chance, device=eps.device)
-        return (self.net(x_t, t, y).float() - e).square().flatten(1).mean(1)
+        return (self.step_noise(x_t, t, y) - e).square().flatten(1).mean(1)
