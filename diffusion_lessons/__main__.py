@@ -101,15 +101,15 @@ def build_parser():
         epilog = EXAMPLES[name].format(prog=PROG)
         return commands.add_parser(name, description=about, epilog=epilog, formatter_class=plain)
 
-    def sampling(p, count):
+    def sampling(p, count, sampler, steps):
         p.add_argument("--model", default="digits", metavar="NAME",
                        help="shipped weights by name, or a .safetensors file (default: digits)")
         p.add_argument("--count", type=number(int, 1), default=count, help=f"pictures (default {count})")
         p.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same pictures (default 0)")
         p.add_argument("--w", type=number(float, 0, 100), metavar="SCALE",
                        help="guidance: 0 ignores the label, 1 is plain, more insists (default: the model's)")
-        p.add_argument("--steps", type=number(int, 1), default=50, help="steps of the loop (default 50)")
-        p.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="default ddim")
+        p.add_argument("--steps", type=number(int, 1), default=steps, help=f"steps of the loop (default {steps})")
+        p.add_argument("--sampler", choices=("ddim", "ddpm"), default=sampler, help=f"default {sampler}")
         p.add_argument("--eta", type=number(float, 0, 1), default=0.0,
                        help="for ddim: how much of the noise put back is fresh, 0 to 1 (default 0)")
 
@@ -117,7 +117,7 @@ def build_parser():
 
     p = command("generate", "Make pictures of what you ask for, with trained weights.")
     p.add_argument("prompt", help='what to draw: a label that the model knows, for instance "7"')
-    sampling(p, 16)
+    sampling(p, 16, "ddim", 50)
     p.add_argument("--out", type=file_name(".png", ".npz"), default=Path("pictures.png"),
                    help="a sheet of pictures (.png) or plain arrays (.npz); default pictures.png")
 
@@ -137,7 +137,7 @@ def build_parser():
                    help="where the weights go (default outputs/DATA.safetensors)")
 
     p = command("evaluate", "Measure how good pictures of digits are, by the one protocol of the course.")
-    sampling(p, 1000)
+    sampling(p, 1000, "ddpm", 25)      # as in metrics.PROTOCOL
     p.add_argument("--npz", type=file_name(".npz"), metavar="FILE", help="measure these pictures, make none")
     return parser
 

@@ -1,7 +1,8 @@
 """How good are the pictures? One protocol for every figure of the course.
 
 - Samples: asked for by label, the ten digits equally often; 10,000 for shipped weights, 1,000 in timed trials (there
-  the lower 95% limit of the accuracy is quoted). All figures come from the *same* samples at the same scale w.
+  the lower 95% limit of the accuracy is quoted). All figures come from the *same* samples at the same scale w,
+  drawn by `PROTOCOL`: DDPM in 25 steps.
 - Judge: `digits_judge`, a classifier trained on the first 50,000 training pictures of MNIST. It never took part in
   training a generator. Features: its 64 numbers before the last layer.
 - Real set: the 10,000 pictures of MNIST's test set, which the judge has not seen. Their features are shipped
@@ -15,6 +16,8 @@ distance compares mean and covariance; recall asks how much of the real variety 
 import math
 
 import torch
+
+PROTOCOL = {"method": "ddpm", "steps": 25}      # how the samples are drawn that are judged
 
 
 def accuracy(judge, x, y):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from diffusion_lessons import commands, metrics, recipes, weights
-from diffusion_lessons.__main__ import main
+from diffusion_lessons.__main__ import build_parser, main
 from diffusion_lessons.models.critic import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,7 +214,7 @@ SCRIPT = f"""
 import sys
 from diffusion_lessons import recipes
 recipes.RECIPES["digits"]["network"] = {SMALL!r}
-from diffusion_lessons.__main__ import main
+from diffusion_lessons.__main__ import build_parser, main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -332,3 +332,10 @@ def test_the_shipped_model_draws_what_is_asked(desk):
     assert main(["generate", "7", "--count", "40", "--steps", "20", "--out", "sevens.npz"]) == 0
     x, y = commands.read_pictures("sevens.npz")
     assert metrics.accuracy(weights.load_classifier(), x, y) >= 0.9
+
+
+def test_evaluate_draws_by_the_protocol_unless_told_otherwise():
+    options = build_parser().parse_args(["evaluate"])
+    assert {"method": options.sampler, "steps": options.steps} == metrics.PROTOCOL
+    options = build_parser().parse_args(["generate", "7"])
+    assert (options.sampler, options.steps) == ("ddim", 50)

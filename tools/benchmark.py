@@ -14,7 +14,7 @@ from make_weights import judged
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import save_image
 
-from diffusion_lessons import generation, runtime, training
+from diffusion_lessons import generation, metrics, runtime, training
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.recipes import RECIPES, build, training_set
 
@@ -101,9 +101,9 @@ def trial(recipe, data, minutes, out):
     average = training.run(trainer)
     took = time.perf_counter() - began
     print(f"{steps} steps in {took:.0f} s, {steps * recipe['batch'] / took:.0f} pictures/s", flush=True)
-    print(f"at w = {recipe['w']}:", judged(average, recipe, 1000))
+    print(judged(average, recipe, 1000))
     if out:
-        x = generation.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1)
+        x = generation.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1, **metrics.PROTOCOL)
         save_image((x + 1) / 2, out, nrow=10)
         print("100 samples:", out)
 
@@ -112,8 +112,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=float, metavar="MINUTES")
     parser.add_argument("--out", help="where to draw 100 samples")
+    parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
     args = parser.parse_args()
-    recipe = RECIPES["digits"]
+    recipe = {**RECIPES["digits"], "w": args.w}
     data = training_set("digits", source="mnist")
     if args.trial:
         trial(recipe, data, args.trial, args.out)

@@ -21,8 +21,8 @@ def judged(denoiser, recipe, count, seed=0):
     """The figures of `count` digits at the recipe's w."""
     judge, real = weights.load_classifier(), weights.load("digits_real")[0]["test"]
     y = torch.arange(count) % 10
-    x = generation.draw(denoiser, y, (1, 28, 28), w=recipe["w"], seed=seed, progress=True)
-    return metrics.report(judge, x, y, real)
+    x = generation.draw(denoiser, y, (1, 28, 28), w=recipe["w"], seed=seed, progress=True, **metrics.PROTOCOL)
+    return {**metrics.report(judge, x, y, real), "w": recipe["w"], **metrics.PROTOCOL}
 
 
 def main():
