@@ -103,7 +103,8 @@ def trial(recipe, data, minutes, out):
     print(f"{steps} steps in {took:.0f} s, {steps * recipe['batch'] / took:.0f} pictures/s", flush=True)
     print(judged(average, recipe, 1000))
     if out:
-        x = generation.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1, **metrics.PROTOCOL)
+        x = generation.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1,
+                            **metrics.PROTOCOL)
         save_image((x + 1) / 2, out, nrow=10)
         print("100 samples:", out)
 
