@@ -15,7 +15,7 @@ PHOTOS = [name.lower() for name in cifar.CLASSES]
 # w: the guidance scale to sample with;  flip: also learn from the mirrored pictures, which are as good
 RECIPES = {
     "digits": dict(
-        labels=DIGITS, network=dict(in_channels=1, channels=(48, 96), blocks=1), w=1.25,
+        labels=DIGITS, network=dict(in_channels=1, channels=(48, 96), blocks=1), w=1.3,
         steps=10_000, batch=64, lr=2e-3, flip=False,
     ),
     "cifar": dict(
