@@ -137,7 +137,8 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
     (clone / "pyproject.toml").touch()
     log = tmp_path / "log"
     script(clone / ".venv" / "bin" / "python", f'echo "$DIFFUSION_LESSONS_DATA: $@" >> "{log}"\n')
-    environment = {name: value for name, value in os.environ.items() if name != "DIFFUSION_LESSONS_DATA"}
+    hidden = ("DIFFUSION_LESSONS_DATA", "MAKEFLAGS", "MAKEOVERRIDES", "ARGS")  # `make test ARGS=...` hands its own on
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
 
     def run(**more):
         log.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ import torch
 from tqdm import tqdm
 
 from diffusion_lessons import generation, metrics, recipes, training, weights
+from diffusion_lessons.datasets import load_cifar, to_float
+from diffusion_lessons.forward import add_noise
 
 
 def judged(denoiser, recipe, count, seed=0):
@@ -23,6 +25,19 @@ def judged(denoiser, recipe, count, seed=0):
     y = torch.arange(count) % 10
     x = generation.draw(denoiser, y, (1, 28, 28), w=recipe["w"], seed=seed, progress=True, **metrics.PROTOCOL)
     return {**metrics.report(judge, x, y, real), "w": recipe["w"], **metrics.PROTOCOL}
+
+
+@torch.no_grad()
+def held_out_loss(denoiser, pictures, count=2000):
+    """The training loss on pictures never seen: the mean squared error of v, random t, labels told."""
+    device = next(denoiser.parameters()).device
+    g, losses = torch.Generator().manual_seed(0), []
+    for x, y in zip(pictures.x[:count].split(200), pictures.y[:count].split(200)):
+        x0, t = to_float(x), torch.randint(1, denoiser.schedule.T + 1, (len(x),), generator=g)
+        eps = torch.randn(x0.shape, generator=g)
+        x_t = add_noise(x0, t, eps, denoiser.schedule)
+        losses.append(denoiser.loss(*(z.to(device) for z in (x0, x_t, t, eps, y))).mean().item())
+    return sum(losses) / len(losses)
 
 
 def main():
@@ -50,6 +65,8 @@ def main():
     figures = {"minutes_of_last_run": round((time.time() - began) / 60, 1)}
     if args.name == "digits":
         figures |= judged(average, recipe, args.count)
+    else:
+        figures["held_out_loss"] = held_out_loss(average, load_cifar("test"))
     print(f"\n{figures}")
     command = (f"python tools/make_weights.py {args.name} --steps {recipe['steps']} --seed {args.seed} "
                f"--w {recipe['w']:g}{' --full' * args.full}")
