@@ -14,6 +14,7 @@ distance compares mean and covariance; recall asks how much of the real variety 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -80,13 +81,78 @@ def recall(real, fake, k=3):
 
 
 def report(judge, x, y, real):
-    """Accuracy, Frechet distance and recall of one set of samples, as a dict.
+    """The figures of one set of samples, as a dict: accuracy, Frechet distance and recall.
 
-    x: (N, 1, 28, 28) in [-1, 1], y: (N,) the labels asked for, real: (M, F) features of the real set
+    x: (N, 1, 28, 28) in [-1, 1];  real: (M, F) features of the real set
+    y: (N,) the labels asked for; None when nothing was asked for, then how often each class came stands for accuracy
     """
-    fake, right = features(judge, x), accuracy(judge, x, y)
-    return {"count": len(x), "accuracy": right, "accuracy_lower95": lower_limit(right, len(x)),
-            "frechet": frechet_distance(fake, real), "recall": recall(real, fake)}
+    fake = features(judge, x)
+    if y is None:
+        asked = {"class_shares": class_shares(judge, x).tolist()}
+    else:
+        right = accuracy(judge, x, y)
+        asked = {"accuracy": right, "accuracy_lower95": lower_limit(right, len(x))}
+    return {"count": len(x), **asked, "frechet": frechet_distance(fake, real), "recall": recall(real, fake)}
+
+
+class Modes(NamedTuple):
+    """How a set of points is spread over the modes of the data (see `modes`).
+
+    shares: (M,) the share of the points on each mode;  covered: how many modes have enough of them
+    on_modes: the share of the points that lie on some mode
+    even: the share that data and points have in common, 1 when all lie on modes and every mode has its M-th part
+    """
+
+    shares: torch.Tensor
+    covered: int
+    on_modes: float
+    even: float
+
+
+def modes(points, centres, sigma, least=0.025, within=3.0):
+    """Which modes of the data do these points cover?
+
+    A point lies on a mode when it is within 3 sigma of its centre; a mode is covered when at least 2.5% of all points
+    lie on it. `even` = sum_m min(share_m, 1/M): one minus the total variation distance from even shares.
+
+    points: (N, 2), centres: (M, 2), no two nearer than 6 sigma;  sigma: the standard deviation of each mode
+    """
+    if points.ndim != 2 or points.shape[1:] != centres.shape[1:] or len(points) == 0:
+        raise ValueError(f"points must be (N, {centres.shape[1]}), N >= 1, like the centres; got {tuple(points.shape)}")
+    on = torch.cdist(points, centres) <= within * sigma                     # (N, M)
+    shares = on.double().mean(0)
+    even = shares.clamp(max=1 / len(centres)).sum().item()
+    return Modes(shares, int((shares >= least).sum()), on.any(1).double().mean().item(), even)
+
+
+def variety(x):
+    """How different are the pictures from each other? The mean distance of two of them, per pixel.
+
+    2 / (N (N - 1))  sum_{i<j} |x_i - x_j| / sqrt(D)
+
+    x: (N, ...) float, N >= 2, D numbers each  ->  0 when all are the same
+    """
+    if len(x) < 2:
+        raise ValueError("variety needs at least two pictures")
+    x = x.flatten(1)
+    return (torch.pdist(x).mean() / x.shape[1] ** 0.5).item()
+
+
+def class_shares(judge, x):
+    """Which share of the pictures the judge reads as each class.  (N, C, H, W) -> (classes,), sum 1"""
+    logits = predict(judge, x)
+    return logits.argmax(1).bincount(minlength=logits.shape[1]) / len(x)
+
+
+def nearest(x, data, batch=10_000):
+    """The picture of `data` that is nearest to each of x, by the distance of their pixels.
+
+    x: (N, ...), data: (M, ...) floats of one shape  ->  indices (N,), distances per pixel as in `variety` (N,)
+    """
+    x = x.flatten(1)
+    far = torch.cat([torch.cdist(x, part.flatten(1)) for part in data.split(batch)], dim=1)     # (N, M)
+    distance, index = far.min(1)
+    return index, distance / x.shape[1] ** 0.5
 
 
 def sharpness(x):

@@ -5,8 +5,10 @@ from pathlib import Path
 import torch
 
 from diffusion_lessons import __version__, runtime, schedules, weights
+from diffusion_lessons.adversarial import GanTrainer
 from diffusion_lessons.datasets import cifar, digits
 from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
 from diffusion_lessons.models.unet import UNet
 
 DIGITS = [str(d) for d in range(10)]
@@ -20,7 +22,7 @@ RECIPES = {
     ),
     "cifar": dict(
         labels=PHOTOS, network=dict(in_channels=3, channels=(48, 96, 160), blocks=1), w=1.5,
-        steps=12_000, batch=64, lr=1.5e-3, flip=True,
+        steps=28_000, batch=64, lr=1.5e-3, flip=True,
     ),
 }  # fmt: skip
 # The large networks, for a GPU.
@@ -30,6 +32,26 @@ FULL = {
         steps=60_000, batch=256, lr=6e-4, flip=True,
     ),
 }  # fmt: skip
+
+# GANs, healthy and ill: the size of the noise and what D is shown (models.gan), the game (adversarial.GanTrainer)
+HEALTHY_POINTS = dict(latent=16, statistics=False, steps=3000, batch=256, lr_g=2e-3, lr_d=2e-3, beta1=0.5, r1=1.0)
+COLLAPSED_POINTS = {**HEALTHY_POINTS, "r1": 0.0}
+POINT_GANS = {
+    "healthy": HEALTHY_POINTS,
+    "collapsed": COLLAPSED_POINTS,
+    "learning rates / 4": {**COLLAPSED_POINTS, "lr_g": 5e-4, "lr_d": 5e-4},
+    "D slower (/ 4)": {**COLLAPSED_POINTS, "lr_d": 5e-4},
+    "momentum 0.9": {**COLLAPSED_POINTS, "beta1": 0.9},
+    "noise of 2 numbers": {**COLLAPSED_POINTS, "latent": 2},
+    "statistics": {**COLLAPSED_POINTS, "statistics": True},
+}
+HEALTHY_DIGITS = dict(latent=64, statistics=True, steps=3000, batch=64, lr_g=5e-3, lr_d=1e-3, beta1=0.5, r1=0.3)
+DIGIT_GANS = {
+    "healthy": HEALTHY_DIGITS,
+    "collapsed": {**HEALTHY_DIGITS, "steps": 1500, "statistics": False, "r1": 0.0, "lr_g": 5e-4, "lr_d": 5e-4,
+                  "beta1": 0.9},
+    "no_noise": {**HEALTHY_DIGITS, "steps": 1000, "statistics": False, "noise": 0.0},
+}
 
 
 def training_set(name, flip=False, source="auto"):
@@ -48,6 +70,18 @@ def build(recipe, seed=0):
     torch.manual_seed(seed)
     net = UNet(classes=len(recipe["labels"]), **recipe["network"])
     return Denoiser(net, schedules.cosine(1000), "v").to(runtime.device())
+
+
+def gan(recipe, x, seed=0):
+    """The trainer of a GAN by the recipe, for points (N, 2) or digits (N, 1, 28, 28): the same for the same seed."""
+    torch.manual_seed(seed)
+    recipe = dict(recipe)
+    latent, statistics = recipe.pop("latent"), recipe.pop("statistics")
+    if x.ndim == 2:
+        players = PointGenerator(latent), PointDiscriminator(statistics=statistics)
+    else:
+        players = DigitGenerator(latent), DigitDiscriminator(statistics=statistics)
+    return GanTrainer(*(player.to(runtime.device()) for player in players), x, seed=seed, **recipe)
 
 
 def card(denoiser, recipe, data, seed, **about):

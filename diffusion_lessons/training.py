@@ -28,7 +28,46 @@ class TrainStep:
     loss: float
 
 
-class Trainer:
+class Training:
+    """What every training is: an iterator over numbered steps, with a state to go on from.
+
+    A subclass has `one_step()`, which counts `self.step` up; `settings()`, what makes this run this run and no other;
+    and `parts()`, {name: what holds its state}. It keeps `steps`, `seed`, `device`, and `ema` of its running average.
+    """
+
+    step = 0
+
+    def __iter__(self):
+        while self.step < self.steps:
+            yield self.one_step()
+
+    def dice(self, k):
+        """The generator of all random draws of step k: the same for the same seed, whatever came before."""
+        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + k)
+
+    @torch.no_grad()
+    def update_average(self, average, network):
+        """average <- d average + (1 - d) weights; d grows with the steps, so that the start is forgotten early."""
+        d = min(self.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - d)
+
+    def state_dict(self):
+        """All that a continued run needs."""
+        parts = {name: part.state_dict() for name, part in self.parts().items()}
+        return {"step": self.step, "settings": self.settings(), **parts}
+
+    def load_state_dict(self, state):
+        """Go on from there. Raises ValueError when it was another run."""
+        for name, here in self.settings().items():
+            if state["settings"][name] != here:
+                raise ValueError(f"the checkpoint is of a run with {name}={state['settings'][name]}, not {here}: "
+                                 "continue with the same settings, or name another checkpoint file")
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+
+
+class Trainer(Training):
     """Trains a Denoiser by the recipe of Ho et al. 2020, algorithm 1. Iterate over it to let it work.
 
         for step in Trainer(denoiser, pictures, steps=1000):
@@ -59,17 +98,13 @@ class Trainer:
         self.device = next(denoiser.parameters()).device
         self.x, self.y = x.to(self.device), None if y is None else y.to(self.device)
         self.steps, self.batch, self.lr, self.ema, self.drop_label = steps, batch, lr, ema, drop_label
-        self.weighting, self.constant, self.seed, self.step = weighting, constant, seed, 0
+        self.weighting, self.constant, self.seed = weighting, constant, seed
         self.times = tuple(times or (1, denoiser.schedule.T))
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
 
-    def __iter__(self):
-        self.denoiser.train()
-        while self.step < self.steps:
-            yield self.one_step()
-
     def one_step(self):
         """Take one step and say how it went."""
+        self.denoiser.train()
         x0, t, eps, y = self.draw(self.step)
         x_t = add_noise(x0, t, eps, self.denoiser.schedule)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -84,12 +119,12 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
         self.optimizer.step()
         self.step += 1
-        self.update_average()
+        self.update_average(self.average, self.denoiser)
         return TrainStep(self.step, loss.item())
 
     def draw(self, k):
         """The random part of step k: pictures, times, noise, labels."""
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + k)
+        generator = self.dice(k)
         chosen = torch.randint(len(self.x), (self.batch,), generator=generator, device=self.device)
         x0 = self.x[chosen] if self.x.dtype.is_floating_point else to_float(self.x[chosen])
         low, high = self.times
@@ -105,33 +140,15 @@ class Trainer:
         warm = min(1.0, (k + 1) / min(200, max(1, self.steps // 10)))
         return self.lr * warm * (1.0 if self.constant else 0.5 * (1 + math.cos(math.pi * k / self.steps)))
 
-    @torch.no_grad()
-    def update_average(self):
-        """average <- d average + (1 - d) weights; d grows with the steps, so that the start is forgotten early."""
-        d = min(self.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - d)
-
     def settings(self):
         """What makes this run this run and no other."""
         names = ("steps", "batch", "lr", "ema", "drop_label", "weighting", "times", "constant", "seed")
         return {"pictures": len(self.x), "target": self.denoiser.target, "schedule": repr(self.denoiser.schedule),
                 **{name: getattr(self, name) for name in names}}
 
-    def state_dict(self):
-        """All that a continued run needs."""
-        return {"step": self.step, "settings": self.settings(), "weights": self.denoiser.state_dict(),
-                "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state):
-        """Go on from there. Raises ValueError when it was another run."""
-        for name, here in self.settings().items():
-            if state["settings"][name] != here:
-                raise ValueError(f"the checkpoint is of a run with {name}={state['settings'][name]}, not {here}: "
-                                 "continue with the same settings, or name another checkpoint file")
-        self.denoiser.load_state_dict(state["weights"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+    def parts(self):
+        """What a checkpoint holds."""
+        return {"weights": self.denoiser, "average": self.average, "optimizer": self.optimizer}
 
 
 def save_checkpoint(path, trainer):

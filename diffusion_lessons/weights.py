@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_lessons import schedules
 from diffusion_lessons.models.critic import Classifier
 from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.runtime import atomic_write
 
@@ -81,13 +82,22 @@ def load_denoiser(name, device="cpu"):
     schedule = schedules.make_schedule(card["schedule"]["name"], card["schedule"]["T"])
     known = {kind.__name__: kind for kind in (Denoiser, StepDenoiser)}
     denoiser = known[card.get("class", "Denoiser")](UNet(**card["network"]), schedule, card["target"])
-    denoiser.load_state_dict(tensors)
-    return denoiser.to(device).eval().requires_grad_(False)
+    return _ready(denoiser, tensors, device)
 
 
 def load_classifier(name="digits_judge", device="cpu"):
     """The trained judge of digits."""
     tensors, card = load(name)
-    judge = Classifier(**card["network"])
-    judge.load_state_dict(tensors)
-    return judge.to(device).eval().requires_grad_(False)
+    return _ready(Classifier(**card["network"]), tensors, device)
+
+
+def load_generator(name="gan_healthy", device="cpu"):
+    """A trained generator of digits (see models.gan): noise (B, latent) -> pictures."""
+    tensors, card = load(name)
+    return _ready(DigitGenerator(**card["network"]), tensors, device)
+
+
+def _ready(network, tensors, device):
+    """The network with these weights, to be used and not to be trained."""
+    network.load_state_dict(tensors)
+    return network.to(device).eval().requires_grad_(False)

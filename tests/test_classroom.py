@@ -29,11 +29,14 @@ from diffusion_lessons.classroom import (
     noise_slider,
     points,
     show_pictures,
+    walk_slider,
 )
 from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.colab import FIRST_CELL
 from diffusion_lessons.classroom.style import LINES, Drawing, png_of
+from diffusion_lessons.classroom.widgets import picture_bytes
 from diffusion_lessons.ideal import IdealDenoiser
+from diffusion_lessons.models.gan import DigitGenerator, globe
 from diffusion_lessons.samplers import sample
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
@@ -311,6 +314,29 @@ def test_the_loop_player_shows_the_recorded_steps(digits):
     assert "to <b>0</b>" in parts(widget, ipywidgets.HTML)[-1].value
     with pytest.raises(ValueError, match="no step"):
         loop_player([])
+
+
+def test_the_walk_slider_walks_and_says_where():
+    torch.manual_seed(0)
+    generator = DigitGenerator(latent=8, width=8).eval()
+    widget = walk_slider(generator, step=60)
+    turn, tilt = parts(widget, ipywidgets.IntSlider)
+    here, atlas = parts(widget, ipywidgets.Image)
+    start = here.value, atlas.value
+    for slider, value in ((turn, 90), (tilt, -45)):
+        slider.value = value
+        assert here.value != start[0]
+        assert atlas.value != start[1]
+        start = here.value, atlas.value
+    shown = np.asarray(Image.open(io.BytesIO(here.value)).convert("L"))
+    with torch.no_grad():
+        wanted = generator(globe(8, torch.tensor([90.0]), torch.tensor([-45.0])))
+    assert (shown == np.asarray(Image.open(io.BytesIO(picture_bytes(wanted))).convert("L"))).all()
+    tilt.value = 90                                             # at the pole every turn is the same place
+    pole = here.value
+    turn.value = 200
+    close = [np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int) for png in (pole, here.value)]
+    assert abs(close[0] - close[1]).max() <= 2
 
 
 def test_a_failing_callback_is_seen_and_heard(digits):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_lessons import metrics, weights
-from diffusion_lessons.datasets import load_digits, to_float
+from diffusion_lessons.datasets import load_digits, ring, to_float, toy
 from diffusion_lessons.metrics import accuracy, features, frechet_distance, lower_limit, predict, recall, sharpness
 
 
@@ -210,7 +210,81 @@ def test_sharpness_is_the_mean_slope(g):
     torch.testing.assert_close(sharpness(x.mT), sharpness(x))   # across and down count alike
 
 
+def test_the_report_of_pictures_that_nothing_was_asked_for(g):
+    x = torch.randint(3, (300, 1, 2, 2), generator=g).float()
+    found = metrics.report(Judge(), x, None, torch.randn(200, 4, generator=g))
+    assert found["class_shares"] == pytest.approx([(x[:, 0, 0, 0] == k).double().mean().item() for k in range(3)])
+    assert found.keys() == {"count", "class_shares", "frechet", "recall"}
+
+
+# ---- lost variety: modes, classes, distances
+
+CENTRES = 3.0 * torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+
+
+def test_modes_are_counted_as_they_were_laid(g):
+    """600 points on mode 0, 380 on mode 1, 10 on mode 2 (1%: too few), 10 in the middle of nowhere; sigma = 0.2."""
+    way = torch.nn.functional.normalize(torch.randn(1000, 2, generator=g), dim=1)
+    mode = torch.tensor([0] * 600 + [1] * 380 + [2] * 10 + [3] * 10)
+    points = CENTRES[mode] + 0.59 * torch.rand(1000, 1, generator=g) * way
+    points[990:] = torch.tensor([1.5, 1.5])
+    found = metrics.modes(points, CENTRES, 0.2)
+    torch.testing.assert_close(found.shares, torch.tensor([0.6, 0.38, 0.01, 0.0], dtype=torch.float64))
+    assert found.covered == 2
+    assert found.on_modes == pytest.approx(0.99)
+    assert found.even == pytest.approx(0.25 + 0.25 + 0.01)
+    just_enough = torch.cat([points[:975], CENTRES[2].expand(25, 2)])
+    assert metrics.modes(just_enough, CENTRES, 0.2).covered == 3
+    assert metrics.modes(just_enough[1:999], CENTRES, 0.2).covered == 2      # 24 of 998
+
+
+@given(st.integers(0, 10_000))
+def test_modes_do_not_depend_on_order_or_place(seed):
+    g = torch.Generator().manual_seed(seed)
+    points = CENTRES[torch.randint(4, (200,), generator=g)] + 0.3 * torch.randn(200, 2, generator=g)
+    found = metrics.modes(points, CENTRES, 0.2)
+    order, shift = torch.randperm(200, generator=g), torch.tensor([64.0, -32.0])
+    assert metrics.modes(points[order], CENTRES, 0.2)[1:] == pytest.approx(found[1:])
+    moved = metrics.modes(2 * points + shift, 2 * CENTRES + shift, 0.4)
+    assert abs(moved.on_modes - found.on_modes) <= 0.005                    # one point of 200 on the very edge
+    assert 0 <= found.even <= found.on_modes <= 1
+
+
+def test_the_ring_itself_covers_all_its_modes_evenly():
+    """Of a Gaussian in the plane, 1 - exp(-9/2) = 98.9% lie within 3 sigma."""
+    found = metrics.modes(ring(20_000), toy.ring_centres(), toy.RING_SIGMA)
+    assert found.covered == 8
+    assert found.on_modes == pytest.approx(1 - math.exp(-4.5), abs=0.003)
+    assert found.even > 0.96
+
+
+def test_variety_is_the_mean_distance_per_pixel():
+    flat = torch.tensor([0.0, 1.0, 3.0])[:, None, None, None].expand(3, 1, 4, 5)
+    assert metrics.variety(flat) == pytest.approx((1 + 3 + 2) / 3)
+    assert metrics.variety(flat[:1].expand(50, 1, 4, 5)) == 0
+    g = torch.Generator().manual_seed(0)
+    assert metrics.variety(torch.randn(400, 3, 20, 20, generator=g)) == pytest.approx(2**0.5, rel=0.01)
+
+
+def test_class_shares_count_what_the_judge_reads():
+    x = torch.tensor([0.0, 0.1, 2.2, 1.9, 2.0])[:, None, None, None].expand(5, 1, 2, 2)
+    torch.testing.assert_close(metrics.class_shares(Judge(), x), torch.tensor([0.4, 0.0, 0.6]))
+
+
+def test_the_nearest_picture_is_found_whatever_the_batches(g):
+    data = torch.randn(500, 1, 3, 3, generator=g)
+    x = data[[7, 480, 250]] + 0.01 * torch.randn(3, 1, 3, 3, generator=g)
+    for batch in (500, 64, 1):
+        index, distance = metrics.nearest(x, data, batch)
+        assert index.tolist() == [7, 480, 250]
+        torch.testing.assert_close(distance, (x - data[index]).square().mean((1, 2, 3)).sqrt(), rtol=1e-3, atol=1e-4)
+
+
 def test_bad_input_is_refused_in_words(g):
+    with pytest.raises(ValueError, match=r"points must be \(N, 2\)"):
+        metrics.modes(torch.zeros(4, 3), CENTRES, 0.2)
+    with pytest.raises(ValueError, match="at least two"):
+        metrics.variety(torch.zeros(1, 1, 2, 2))
     a = torch.randn(20, 4, generator=g)
     for wrong in (a[:, :3], a[0], a[None]):
         with pytest.raises(ValueError, match="features must be"):

@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from notebook_runner import run_notebook
 
+from diffusion_lessons.classroom.colab import FIRST_CELL
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
@@ -56,6 +58,11 @@ def test_each_cell_has_its_place_in_the_slides(path):
     for i, cell in enumerate(read(path).cells):
         kind = cell.metadata.get("slideshow", {}).get("slide_type")
         assert kind in SLIDES, f"cell {i} is {kind}: {cell.source[:60]!r}"
+
+
+@each_notebook
+def test_first_says_how_to_get_the_package(path):
+    assert code_cells(read(path))[0][1].source + "\n" == FIRST_CELL
 
 
 @each_notebook

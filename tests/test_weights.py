@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from diffusion_lessons import generation, metrics, weights
 from diffusion_lessons.models.critic import Classifier
 from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.schedules import constant, from_betas, linear, make_schedule
 
 
@@ -140,6 +141,17 @@ def test_a_loaded_classifier_says_the_same(tmp_path, g):
     torch.testing.assert_close(again(x[:1]), again(x)[:1], rtol=1e-4, atol=1e-5)   # no help from its neighbours
 
 
+def test_a_loaded_generator_says_the_same(tmp_path, g):
+    torch.manual_seed(3)
+    generator = DigitGenerator(latent=12, width=8)
+    weights.save(tmp_path / "mine.safetensors", generator.state_dict(), {"network": generator.config})
+    again, z = weights.load_generator(str(tmp_path / "mine.safetensors")), torch.randn(4, 12, generator=g)
+    torch.testing.assert_close(again(z), generator(z))
+    assert again.latent == 12
+    assert not again.training
+    assert not any(p.requires_grad for p in again.parameters())
+
+
 # ---- what ships
 
 
@@ -210,3 +222,15 @@ def test_the_digits_reach_the_courses_mark():
     assert made["count"] == real["count"] == 10_000
     assert made["accuracy"] >= 0.99
     assert made["frechet"] <= 2 * real["frechet"]
+
+
+def test_the_shipped_generators_are_as_healthy_and_as_ill_as_the_lesson_says():
+    judge, z = weights.load_classifier(), torch.randn(1000, 64, generator=torch.Generator().manual_seed(7))
+    names = ("gan_healthy", "gan_collapsed", "gan_no_noise")
+    healthy, collapsed, without = (weights.load_generator(name) for name in names)
+    shares = metrics.class_shares(judge, healthy(z))
+    assert shares.min() > 0.02
+    assert shares.max() < 0.25
+    assert metrics.class_shares(judge, collapsed(z)).max() > 0.5
+    assert metrics.variety(without(0 * z[:50])) < 1e-6
+    assert metrics.predict(judge, healthy(z)).softmax(1).max(1).values.median() > 0.95     # digits, to the judge

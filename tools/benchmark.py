@@ -71,7 +71,7 @@ def parts_of_a_step(trainer):
     both = seconds(lambda: net.loss(x0, x_t, t, eps, y).mean().backward())
     times = {"draw and add noise": seconds(lambda: add_noise(*trainer.draw(0)[:3], schedule)),
              "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
-             "average": seconds(trainer.update_average)}
+             "average": seconds(lambda: trainer.update_average(trainer.average, net))}
     return {name: took / sum(times.values()) for name, took in times.items()}
 
 

@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageDraw
 
 from diffusion_lessons.classroom.animation import tile
-from diffusion_lessons.classroom.style import BLUE, VERMILLION, Drawing, styled
+from diffusion_lessons.classroom.style import BLUE, ORANGE, VERMILLION, Drawing, styled
 from diffusion_lessons.forward import add_noise
+from diffusion_lessons.models.gan import globe
 from diffusion_lessons.schedules import make_schedule
 
 SIZE = 240   # screen pixels of a picture
@@ -96,6 +97,38 @@ def loop_player(steps):
 
     pictures = {"x_t: what comes in": given, "estimate of x0": estimate, "x_s: what goes on": onward}
     return _assemble([play, turn], [turn], pictures, words, draw)
+
+
+def walk_slider(generator, seed=0, step=30):
+    """Walk by hand through the noise of a generator: two angles on a globe of noise vectors, and where that is on it.
+
+    generator: (B, latent) -> (B, C, H, W) in [-1, 1], with an attribute `latent`;  seed: which globe (see models.gan)
+    step: degrees between the pictures of the map
+    """
+    turns, tilts = torch.arange(0.0, 360, step), torch.arange(90.0, -91, -step)
+    grid = torch.cartesian_prod(tilts, turns)                                   # (N, 2): tilt, turn
+    turn, tilt = _slider("turn", 0, 360, 0), _slider("tilt", -90, 90, 0)
+    here, where, words = _empty(), _empty(), widgets.HTML()
+
+    @torch.no_grad()
+    def pictures(turn, tilt):
+        return generator(globe(generator.latent, turn, tilt, seed))
+
+    atlas = pictures(grid[:, 1], grid[:, 0])
+    high, wide = atlas.shape[-2:]
+    atlas = atlas.unflatten(0, (len(tilts), len(turns))).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)   # (C, H, W)
+    atlas = Image.fromarray(tile(atlas))
+
+    def draw():
+        here.value = picture_bytes(pictures(torch.tensor([float(turn.value)]), torch.tensor([float(tilt.value)])))
+        x, y = (turn.value / step + 0.5) % len(turns) * wide, ((90 - tilt.value) / step + 0.5) * high
+        marked = atlas.copy()
+        ImageDraw.Draw(marked).ellipse((x - 9, y - 9, x + 9, y + 9), outline=ORANGE, width=4)
+        where.value = _png(marked.resize((marked.width * SIZE // marked.height, SIZE)))
+        words.value = large(f"turn <b>{turn.value}</b>°, tilt <b>{tilt.value}</b>°: {generator.latent} numbers of "
+                            "noise, one picture")
+
+    return _assemble([turn, tilt], [turn, tilt], {"the picture here": here, "the map around": where}, words, draw)
 
 
 def picture_bytes(x, size=SIZE):

@@ -2,11 +2,12 @@
 
 from IPython.display import display
 
-from diffusion_lessons.classroom.exercises import lesson02, lesson03, lesson04
+from diffusion_lessons.classroom.exercises import lesson01, lesson02, lesson03, lesson04
 from diffusion_lessons.classroom.exercises.judging import judge
 from diffusion_lessons.classroom.exercises.showing import Box, Code, source_of
 
-EXERCISES = {e.id: e for e in [*lesson02.EXERCISES, *lesson03.EXERCISES, *lesson04.EXERCISES]}
+LESSONS = (lesson01, lesson02, lesson03, lesson04)
+EXERCISES = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
 _given = {}   # how many hints to each exercise have been given
 
 __all__ = ["EXERCISES", "check", "hint", "solution"]

@@ -1,0 +1,176 @@
+"""Exercises of lesson 01: a generator against a discriminator."""
+
+import torch
+import torch.nn.functional as F
+
+from diffusion_lessons import adversarial, metrics
+from diffusion_lessons.classroom.exercises import drawing
+from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.models import gan
+
+
+def draw_logits(g, k):
+    """Logits of 9 real and 9 fake examples, as mixed as those of a game under way."""
+    return 2 * torch.randn(9, generator=g) + 0.5, 2 * torch.randn(9, generator=g) - 0.5
+
+
+LOSS_D = Exercise(
+    "1.1", "discriminator_loss(real, fake)", draw_logits, adversarial.discriminator_loss,
+    shows=[adversarial.discriminator_loss],
+    remark="F.softplus(x) = log(1 + e^x), so softplus(-x) = -log sigmoid(x), without overflow.",
+    praise="right: two mistakes to be punished, and D is asked about both equally.",
+    hints=["D says \"real\" with probability sigmoid(logit). For a real example that should be large, for a fake one "
+           "small.",
+           "-log sigmoid(real), and -log(1 - sigmoid(fake)) = -log sigmoid(-fake). The mean of each, added up.",
+           "-F.logsigmoid(real).mean() - F.logsigmoid(-fake).mean()"],
+    mistakes=[
+        (lambda r, f: F.softplus(r).mean() + F.softplus(-f).mean(),
+         "real and fake have changed places: this D is rewarded for being wrong."),
+        (lambda r, f: F.softplus(-r).mean(), "only the real ones are judged: D could call everything real."),
+        (lambda r, f: F.softplus(f).mean(), "only the fake ones are judged: D could call everything fake."),
+        (lambda r, f: F.softplus(-r).mean() + F.softplus(-f).mean(),
+         "this asks D to call the fake ones real as well: for them it is 1 - sigmoid."),
+        (lambda r, f: -F.softplus(-r).mean() - F.softplus(f).mean(),
+         "the sign is turned round: a loss falls as D gets better."),
+        (lambda r, f: F.softplus(-r).sum() + F.softplus(f).sum(),
+         "you summed over the batch; take the mean, or the loss depends on its size."),
+        (lambda r, f: F.softplus(-r.sigmoid()).mean() + F.softplus(f.sigmoid()).mean(),
+         "the sigmoid is in there twice: the logits go in as they are."),
+        (lambda r, f: -r.sigmoid().mean() + f.sigmoid().mean(), "the logarithm is missing."),
+        (lambda r, f: -r.mean() + f.mean(),
+         "that is the loss of a Wasserstein GAN: sound, if D is kept from becoming steep. Here it is the one with "
+         "the logarithm of the sigmoid."),
+        (lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(),
+         "that is the hinge loss, in use as well; here it is the logarithm of the sigmoid."),
+    ])
+
+
+def draw_fake(g, k):
+    return draw_logits(g, k)[1:]
+
+
+LOSS_G = Exercise(
+    "1.2", "generator_loss(fake)", draw_fake, adversarial.generator_loss, shows=[adversarial.generator_loss],
+    praise="right, in the form that pulls hardest where G fails.",
+    hints=["G wants D to say \"real\" to its pictures.",
+           "It is D's loss for *real* examples, asked about fake ones.",
+           "F.softplus(-fake).mean()"],
+    mistakes=[
+        (lambda f: -F.softplus(f).mean(),
+         "that is \"minus D's loss\", log(1 - D(G(z))). It has the same goal, but where D is sure that G's pictures "
+         "are fake, which is how it begins, it is flat and G learns nothing. Take -log D(G(z))."),
+        (lambda f: F.softplus(f).mean(), "that is D's wish: G would learn to be found out."),
+        (lambda f: F.softplus(-f).sum(), "you summed over the batch; take the mean."),
+        (lambda f: -F.softplus(-f).mean(), "the sign is turned round: a loss falls as G gets better."),
+        (lambda f: -f.sigmoid().mean(), "the logarithm is missing."),
+        (lambda f: (1 - f.sigmoid()).mean(), "the logarithm is missing."),
+        (lambda f: F.softplus(-f.sigmoid()).mean(), "the sigmoid is in there twice: the logits go in as they are."),
+        (lambda f: -f.mean(), "that is the loss of a Wasserstein GAN; here it is -log sigmoid(fake)."),
+        (lambda f: f.mean(), "that pushes D's answer down, and without the logarithm."),
+        (lambda f: F.softplus(-f), "that is one loss per picture; take the mean."),
+    ])
+
+
+def draw_points(g, k):
+    """60 points, at uneven distances around some of 5 centres; some lie far from all."""
+    centres = 3 * torch.randperm(25, generator=g)[:5]
+    centres = torch.stack([centres % 15, centres // 15 * 3], 1).float()
+    chosen = torch.randint(3, (60,), generator=g)                       # three modes are visited, two are not
+    sigma = 0.2 + drawing.one(g, 0, 10) / 100
+    way = F.normalize(torch.randn(60, 2, generator=g), dim=1)
+    inside = 3 * sigma * torch.rand(60, 1, generator=g).sqrt()          # evenly over the disc of 3 sigma
+    points = centres[chosen] + inside * way
+    points[:8] = centres[chosen[:8]] + 3.4 * sigma * way[:8]            # just outside
+    points[8] = centres[3] + sigma * way[8]                             # 1 point of 60 is less than 2.5%
+    return points, centres, sigma
+
+
+def counted(on):
+    """The number of modes for which on(distances of the points from it, sigma) is true."""
+    def count(points, centres, sigma):
+        return sum(bool(on(d, sigma)) for d in torch.cdist(points, centres).T)
+    return count
+
+
+MODES = Exercise(
+    "1.3", "modes_covered(points, centres, sigma)", draw_points, lambda *case: metrics.modes(*case).covered,
+    shows=[metrics.modes],
+    praise="right: a count that a generator cannot please by one good point, nor by wild scatter.",
+    hints=["torch.cdist(points, centres) gives all distances, (N, M).",
+           "A point is on a mode when its distance is at most 3 sigma; the mean over the points is the share.",
+           "(torch.cdist(points, centres) <= 3 * sigma).float().mean(0), and how many of these are >= 0.025?"],
+    mistakes=[
+        (counted(lambda d, s: (d <= 3 * s).any()),
+         "one point is enough for your count. Ask for at least 2.5% of the points."),
+        (counted(lambda d, s: (d <= s).float().mean() >= 0.025),
+         "you drew the circle at 1 sigma. In the plane a perfect mode has 61% of its points outside it; take 3."),
+        (lambda p, c, s: len(torch.cdist(p, c).argmin(1).unique()),
+         "you gave every point to its nearest mode, however far away. Only those within 3 sigma count."),
+        (counted(lambda d, s: (d <= 3 * s).float().mean() >= 0.25), "2.5% is 0.025, not 0.25."),
+        (lambda p, c, s: (torch.cdist(p, c) <= 3 * s).any(1).float().mean(),
+         "that is the share of points on any mode. Wanted is the number of modes that are covered."),
+        (lambda p, c, s: (torch.cdist(p, c) <= 3 * s).float().mean(0),
+         "those are the shares, one for each mode. How many of them reach 0.025?"),
+    ])
+
+
+def draw_pictures(g, k):
+    return (drawing.picture(g, 5),)
+
+
+def distances(x):
+    return torch.cdist(x.flatten(1), x.flatten(1)) / x[0].numel() ** 0.5       # (N, N), 0 on the diagonal
+
+
+VARIETY = Exercise(
+    "1.4", "variety(x)", draw_pictures, metrics.variety, shows=[metrics.variety],
+    praise="right. Zero says \"the same picture over and over\"; and it needs no judge.",
+    hints=["Each picture as one row: x.flatten(1), (N, D).",
+           "torch.pdist gives the distance of every pair once. Leave out a picture's distance to itself: that is 0 "
+           "and no variety.",
+           "torch.pdist(x.flatten(1)).mean() / D ** 0.5"],
+    mistakes=[
+        (lambda x: distances(x).mean(),
+         "the distance of each picture to itself is in your mean, N zeros in N * N numbers. Count pairs of "
+         "different pictures only."),
+        (lambda x: torch.pdist(x.flatten(1)).mean(),
+         "that is the distance of whole pictures. Per pixel: divide by the root of the number of pixels D."),
+        (lambda x: torch.pdist(x.flatten(1)).mean() / x[0].numel(),
+         "divide by the root of D, not by D: a distance is the root of a sum over the pixels."),
+        (lambda x: (torch.pdist(x.flatten(1)) ** 2).mean() / x[0].numel(), "those are squared distances."),
+        (lambda x: torch.pdist(x.flatten(1)).sum() / x[0].numel() ** 0.5, "that is the sum over all pairs, not "
+         "the mean."),
+        (lambda x: x.std(), "that is how much the pixels vary, within a picture too. One striped picture, repeated, "
+         "would score well: compare pictures with each other."),
+        (lambda x: torch.pdist(x.flatten(1), p=1).mean() / x[0].numel(),
+         "that is the mean absolute difference; the distance is the root of the mean square."),
+    ])
+
+
+def draw_walk(g, k):
+    width = drawing.one(g, 20, 60)
+    return torch.randn(width, generator=g), torch.randn(width, generator=g), 0.15 + 0.1 * drawing.one(g, 0, 7)
+
+
+WALK = Exercise(
+    "1.5", "great_circle(a, b, u)", draw_walk, gan.great_circle, shows=[gan.great_circle],
+    praise="right: on the way every point is as long as a noise vector should be.",
+    hints=["u = 0 gives a, u = 1 gives b. The two factors are not 1 - u and u, but sines.",
+           "angle = arccos of the cosine between a and b, torch.cosine_similarity(a, b, dim=-1).",
+           "(sin((1 - u) angle) a + sin(u angle) b) / sin(angle)"],
+    mistakes=[
+        (lambda a, b, u: (1 - u) * a + u * b,
+         "that is the straight line. Half way between two noise vectors it is too short, by about the root of 2: a "
+         "vector such as the generator has never seen."),
+        (lambda a, b, u: gan.great_circle(b, a, u), "it runs from b to a: u = 0 should give a."),
+        (lambda a, b, u: (1 - u) ** 0.5 * a + u**0.5 * b,
+         "that keeps the length only if a and b are at right angles; it is nearly so, but use their true angle."),
+        (lambda a, b, u: gan.great_circle(a, b, u) * gan.turn(a, b).sin(), "the division by sin(angle) is missing."),
+        (lambda a, b, u: torch.cos(u * gan.turn(a, b)) * a + torch.sin(u * gan.turn(a, b)) * b,
+         "cosine and sine fit if a and b are at right angles; use sin((1 - u) angle) and sin(u angle), divided by "
+         "sin(angle)."),
+        (lambda a, b, u: F.normalize((1 - u) * a + u * b, dim=-1),
+         "the length is 1 all the way. Noise vectors are much longer: about the root of their size."),
+    ])
+
+EXERCISES = [LOSS_D, LOSS_G, MODES, VARIETY, WALK]

@@ -1,0 +1,146 @@
+"""Does diffusion train more stably than a GAN? The healthy GAN against diffusion, on equal terms.    (claim L4)
+
+    python tools/stability.py ring       points on a ring of eight modes: about 15 minutes on one core
+    python tools/stability.py digits     MNIST: about an hour on one core
+
+Equal compute: every run has as many steps as fit into the same seconds of one core, counted before the runs by a trial.
+Equal tuning: for each method four learning rates are tried with two seeds that are not used again, and the best
+becomes "x 1". Then that rate, a third and three times of it, five seeds each; nothing else is changed.
+Quality: on the ring the share that data and samples have in common (`metrics.modes(...).even`); on digits the Frechet
+distance of 1,000 samples that nothing was asked for.
+
+Writes pretrained/curves/stability_DATA.json. Of digits, the two networks with seed 0 and rate x 1 are kept as
+pretrained/stability_gan and stability_diffusion, so that lesson 04 can draw and judge their samples again.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+from tqdm import tqdm
+
+from diffusion_lessons import __version__, generation, metrics, recipes, schedules, training, weights
+from diffusion_lessons.datasets import load_digits, ring, toy
+from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.points import PointNet
+from diffusion_lessons.models.unet import UNet
+from diffusion_lessons.runtime import atomic_write
+from diffusion_lessons.samplers import PictureNoise, finish, sample
+
+SECONDS = {"ring": 10, "digits": 45}
+TUNING_SEEDS, SEEDS, FACTORS = (100, 101), range(5), (1 / 3, 1, 3)
+RATES = (5e-4, 1e-3, 2e-3, 5e-3)
+FIRST = 200       # so many samples lesson 04 draws again
+DIGITS_NET = dict(in_channels=1, channels=(24, 48), blocks=1)
+
+
+def gan_trainer(name, x, lr, steps, seed):
+    recipe = {"ring": recipes.POINT_GANS, "digits": recipes.DIGIT_GANS}[name]["healthy"]
+    balance = recipe["lr_d"] / recipe["lr_g"]
+    return recipes.gan({**recipe, "steps": steps, "lr_g": lr, "lr_d": balance * lr}, x, seed)
+
+
+def diffusion_trainer(name, x, lr, steps, seed):
+    torch.manual_seed(seed)
+    net = PointNet() if name == "ring" else UNet(**DIGITS_NET)
+    denoiser = Denoiser(net, schedules.cosine(1000), "v")
+    return training.Trainer(denoiser, x, steps=steps, batch=256 if name == "ring" else 64, lr=lr, ema=0.99, seed=seed)
+
+
+TRAINERS = {"gan": gan_trainer, "diffusion": diffusion_trainer}
+
+
+@torch.no_grad()
+def samples(method, name, average, count):
+    """What a trained generator or denoiser makes when nothing is asked of it, the same for the same count."""
+    if method == "gan":
+        return average(torch.randn(count, average.latent, generator=torch.Generator().manual_seed(0)))
+    if name == "digits":
+        return generation.draw(average, count, (1, 28, 28), **metrics.PROTOCOL)
+    return finish(sample(average, PictureNoise(0, count)((2,)), average.schedule, steps=50))
+
+
+def quality(method, name, average):
+    """The figures of one trained network, as a dict."""
+    if name == "ring":
+        found = metrics.modes(samples(method, name, average, 2000), toy.ring_centres(), toy.RING_SIGMA)
+        return {"covered": found.covered, "on_modes": found.on_modes, "even": found.even}
+    judge, real = weights.load_classifier(), weights.load("digits_real")[0]["test"]
+    x = samples(method, name, average, 1000)
+    first = metrics.report(judge, x[:FIRST], None, real)["frechet"]
+    return {**metrics.report(judge, x, None, real), "first_frechet": first}
+
+
+def steps_in(method, name, x, seconds):
+    """How many steps of a method fit into so many seconds of one core."""
+    trainer = TRAINERS[method](name, x, 1e-4, 10**6, 0)
+    for _ in range(5):
+        trainer.one_step()
+    count, began = 0, time.process_time()
+    while time.process_time() - began < min(5, seconds / 2):
+        trainer.one_step()
+        count += 1
+    return round(count / (time.process_time() - began) * seconds, -1 if count < 1000 else -2)
+
+
+def one_run(method, name, x, lr, steps, seed):
+    """Train once and judge.  -> the averaged network, its figures (NaN when training broke off)"""
+    trainer, began = TRAINERS[method](name, x, lr, int(steps), seed), time.process_time()
+    try:
+        average = training.run(trainer)
+    except FloatingPointError as error:
+        return None, {"broke_off": str(error)}
+    return average, {"seconds": round(time.process_time() - began, 1), **quality(method, name, average)}
+
+
+def goodness(name, figures):
+    """One number, the larger the better."""
+    if "broke_off" in figures:
+        return float("-inf")
+    return figures["even"] if name == "ring" else -figures["frechet"]
+
+
+def keep(method, network, card):
+    """Ship the network of digits with seed 0 and rate x 1."""
+    if method == "gan":
+        about = {"kind": "generator", "network": network.config}
+    else:
+        about = weights.denoiser_card(network)
+    weights.save(weights.FOLDER / f"stability_{method}", network.state_dict(), {**about, **card}, torch.float16)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SECONDS)
+    name = parser.parse_args().name
+    torch.set_num_threads(1)
+    x, began = ring(20_000) if name == "ring" else load_digits("train", "mnist").x, time.time()
+    curve = {"command": f"python tools/stability.py {name}", "code_version": __version__, "data": name,
+             "seconds_of_one_core": SECONDS[name], "tuning_seeds": TUNING_SEEDS, "factors": FACTORS,
+             "steps": {}, "lr": {}, "tuning": [], "runs": []}
+    for method in TRAINERS:
+        steps = curve["steps"][method] = int(steps_in(method, name, x, SECONDS[name]))
+        tried = {}
+        for lr in tqdm(RATES, desc=f"tuning {method}"):
+            found = [one_run(method, name, x, lr, steps, seed)[1] for seed in TUNING_SEEDS]
+            tried[lr] = sum(goodness(name, figures) for figures in found)
+            curve["tuning"].append({"method": method, "lr": lr, "figures": found})
+        best = curve["lr"][method] = max(tried, key=tried.get)
+        for factor in FACTORS:
+            for seed in SEEDS:
+                network, figures = one_run(method, name, x, factor * best, steps, seed)
+                run = {"method": method, "factor": round(factor, 3), "lr": factor * best, "seed": seed, **figures}
+                print({k: v for k, v in run.items() if k != "class_shares"}, flush=True)
+                curve["runs"].append(run)
+                if name == "digits" and seed == 0 and factor == 1:
+                    keep(method, network, {"data": "MNIST", "steps": steps, "lr": best, "seed": seed,
+                                           "figures": figures, "picture": [1, 28, 28], "code_version": __version__,
+                                           "command": curve["command"]})
+    curve["minutes"] = round((time.time() - began) / 60, 1)
+    with atomic_write(weights.FOLDER / "curves" / f"stability_{name}.json") as scratch:
+        scratch.write_text(json.dumps(curve, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
