@@ -12,7 +12,9 @@ from diffusion_lessons import __version__, runtime, weights
 from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
 
 NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "scikit-image", "tqdm")
-SHIPPED = ("digits", "digits_judge", "digits_real")  # what the lessons cannot do without
+SHIPPED = (  # what the lessons cannot do without
+    "digits", "digits_judge", "digits_real", "gan_healthy", "gan_collapsed", "gan_no_noise",
+)  # fmt: skip
 DATA_SETS = {
     # name: (file in the Keras layout, shape of a picture, torchvision's class and folder, what to do without)
     "MNIST": ("mnist.npz", (28, 28), "MNIST", "MNIST", "the lessons draw their own digits instead"),

@@ -32,7 +32,9 @@ def labels(model, prompt):
 
     Raises ValueError that lists what the model knows.
     """
-    names = weights.load(model)[1]["labels"]
+    names = weights.load(model)[1].get("labels")
+    if not names:
+        raise ValueError(f"{model} draws nothing that one could ask for; try digits or cifar")
     if str(prompt).strip().lower() not in names:
         raise ValueError(f"{model} does not know {str(prompt)!r}; it knows {', '.join(names)}")
     return names.index(str(prompt).strip().lower())

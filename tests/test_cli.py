@@ -144,6 +144,8 @@ def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsy
     assert main(["generate", "7", "--model", "digitz"]) == 1
     said = capsys.readouterr().err
     assert "digitz" in said
+    assert main(["generate", "7", "--model", "gan_healthy"]) == 1
+    assert "nothing that one could ask for" in capsys.readouterr().err
     assert said.count("\n") == 1
     assert not Path("pictures.png").exists()
 

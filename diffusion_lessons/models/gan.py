@@ -26,20 +26,22 @@ class PointGenerator(nn.Module):
 class DigitGenerator(nn.Module):
     """Noise to a picture: a small map with many channels, twice made larger.  z: (B, latent) -> (B, 1, 28, 28)
 
-    Every number of the output lies in (-1, 1), as the pictures do.
+    Every number of the output lies in (-1, 1), as the pictures do. norm=False leaves out the normalisation, which
+    "prevents the generator from collapsing all samples to a single point" (Radford et al. 2016, section 3).
     """
 
-    def __init__(self, latent=64, width=32):
+    def __init__(self, latent=64, width=32, norm=True):
         super().__init__()
-        self.config = dict(latent=latent, width=width)
+        self.config = dict(latent=latent, width=width, norm=norm)
         self.latent, self.start = latent, (4 * width, 7, 7)
 
         def larger(c_in, c_out):
             return nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)
 
         self.first = nn.Linear(latent, 4 * width * 7 * 7)
-        self.layers = nn.Sequential(nn.GroupNorm(8, 4 * width), nn.ReLU(), larger(4 * width, 2 * width),
-                                    nn.GroupNorm(8, 2 * width), nn.ReLU(), larger(2 * width, 1), nn.Tanh())
+        norms = [nn.GroupNorm(8, c) if norm else nn.Identity() for c in (4 * width, 2 * width)]
+        self.layers = nn.Sequential(norms[0], nn.ReLU(), larger(4 * width, 2 * width),
+                                    norms[1], nn.ReLU(), larger(2 * width, 1), nn.Tanh())
 
     def forward(self, z):
         h = self.first(z).unflatten(1, self.start)      # (B, 4 width, 7, 7)

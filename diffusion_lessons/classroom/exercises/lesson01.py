@@ -72,17 +72,20 @@ LOSS_G = Exercise(
 
 
 def draw_points(g, k):
-    """60 points, at uneven distances around some of 5 centres; some lie far from all."""
-    centres = 3 * torch.randperm(25, generator=g)[:5]
-    centres = torch.stack([centres % 15, centres // 15 * 3], 1).float()
-    chosen = torch.randint(3, (60,), generator=g)                       # three modes are visited, two are not
-    sigma = 0.2 + drawing.one(g, 0, 10) / 100
-    way = F.normalize(torch.randn(60, 2, generator=g), dim=1)
-    inside = 3 * sigma * torch.rand(60, 1, generator=g).sqrt()          # evenly over the disc of 3 sigma
-    points = centres[chosen] + inside * way
-    points[:8] = centres[chosen[:8]] + 3.4 * sigma * way[:8]            # just outside
-    points[8] = centres[3] + sigma * way[8]                             # 1 point of 60 is less than 2.5%
-    return points, centres, sigma
+    """Points around some of 8 centres, laid so that each way of counting gives another number."""
+    sigma, more = 0.2 + drawing.one(g, 0, 10) / 100, drawing.one(g, 0, 2)
+    centres = 3.0 * torch.cartesian_prod(torch.arange(4), torch.arange(2))[torch.randperm(8, generator=g)]
+    # on each centre: how many points, and between which distances, in sigmas
+    laid = [(100, 0, 2.9), (30, 0, 2.9), *[(20, 0, 2.9)] * more,       # covered
+            (20, 1.2, 2.9),                                            # covered, with no point within 1 sigma
+            (2, 0, 2.9),                                               # too few
+            (10, 3.1, 3.5)]                                            # just outside
+    points = []
+    for centre, (n, near, far) in zip(centres, laid):
+        way = F.normalize(torch.randn(n, 2, generator=g), dim=1)
+        points.append(centre + sigma * (near + (far - near) * torch.rand(n, 1, generator=g)) * way)
+    points = torch.cat(points)
+    return points[torch.randperm(len(points), generator=g)], centres, sigma
 
 
 def counted(on):
