@@ -40,7 +40,7 @@ POINT_GANS = {
     "healthy": HEALTHY_POINTS,
     "collapsed": COLLAPSED_POINTS,
     "learning rates / 4": {**COLLAPSED_POINTS, "lr_g": 5e-4, "lr_d": 5e-4},
-    "D slower (/ 4)": {**COLLAPSED_POINTS, "lr_d": 5e-4},
+    "D slower (/ 10)": {**COLLAPSED_POINTS, "lr_d": 2e-4},
     "momentum 0.9": {**COLLAPSED_POINTS, "beta1": 0.9},
     "noise of 2 numbers": {**COLLAPSED_POINTS, "latent": 2},
     "statistics": {**COLLAPSED_POINTS, "statistics": True},

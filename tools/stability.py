@@ -28,7 +28,7 @@ from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.runtime import atomic_write
 from diffusion_lessons.samplers import PictureNoise, finish, sample
 
-SECONDS = {"ring": 10, "digits": 30}
+SECONDS = {"ring": 10, "digits": 20}
 TUNING_SEEDS, SEEDS, FACTORS = (100, 101), range(5), (1 / 3, 1, 3)
 RATES = (5e-4, 1e-3, 2e-3, 5e-3)
 FIRST = 200       # so many samples lesson 04 draws again
