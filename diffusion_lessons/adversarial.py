@@ -54,15 +54,21 @@ class GanTrainer(Training):
 
     r1 / 2  mean |grad_x D(x)|^2                                          (Mescheder et al. 2018, eq. 9)
 
-    `trainer.average` is a generator with the running average of the weights.
-    x: (N, C, H, W) uint8, or float of any shape;  steps: the length of the whole run
-    Raises FloatingPointError when a loss is no longer a number.
+    where with `statistics` D(x) is the sum over the batch, as its answers then hang together. The losses that a step
+    reports are without the penalty. `trainer.average` is a generator with the running average of the weights.
+
+    x: (N, C, H, W) uint8, or float of any shape;  steps: the length of the whole run;  batch: 1 or more
+    Raises FloatingPointError when a loss or its gradient is no longer a number; the weights are then those before.
     """
 
     def __init__(self, generator, discriminator, x, *, steps, batch=64, lr_g=1e-3, lr_d=1e-3, beta1=0.5, noise=1.0,
                  r1=0.0, ema=0.99, seed=0):
         if len(x) == 0:
             raise ValueError("there are no pictures to learn from")
+        if not x.dtype.is_floating_point and x.dtype != torch.uint8:
+            raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
+        if batch < 1:
+            raise ValueError(f"a batch needs at least one example, not {batch}")
         self.generator, self.discriminator = generator, discriminator
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.device = next(generator.parameters()).device
@@ -86,31 +92,33 @@ class GanTrainer(Training):
         """D learns to tell real from fake; G stands still."""
         with torch.no_grad():
             fake = self.generator(z)
-        real = real.requires_grad_(self.r1 > 0)
+        real = real.detach().requires_grad_(self.r1 > 0)
         on_real, on_fake = self.discriminator(real), self.discriminator(fake)
         loss = discriminator_loss(on_real, on_fake)
         steep = 0.0
         if self.r1 > 0:
             (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
             steep = self.r1 / 2 * slope.square().flatten(1).sum(1).mean()
-        self.move(self.optimizer_d, loss + steep)
+        self.move(self.discriminator, self.optimizer_d, loss + steep)
         return loss.detach(), on_real.detach(), on_fake.detach()
 
     def move_generator(self, z):
-        """G learns to be taken for real; D passes the gradient on, but stands still."""
-        self.discriminator.requires_grad_(False)
+        """G learns to be taken for real; the gradient comes through D, but D stands still."""
         loss = generator_loss(self.discriminator(self.generator(z)))
-        self.move(self.optimizer_g, loss)
-        self.discriminator.requires_grad_(True)
+        self.move(self.generator, self.optimizer_g, loss)
         return loss.detach()
 
-    def move(self, optimizer, loss):
-        """One step down the slope of a loss, for the one network that this optimizer knows."""
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"a loss of step {self.step + 1} is {loss.item()}: try lower learning rates than "
-                                     f"lr_g={self.lr_g:g}, lr_d={self.lr_d:g}. Nothing was learned from this loss.")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def move(self, network, optimizer, loss):
+        """One step of this network down the slope of its loss; no other network gets a gradient."""
+        weights = list(network.parameters())
+        slopes = torch.autograd.grad(loss, weights)
+        length = torch.nn.utils.parameters_to_vector(slopes).norm()
+        if not torch.isfinite(loss + length):
+            raise FloatingPointError(f"a loss of step {self.step + 1} is {loss.item()}, its gradient {length.item()}: "
+                                     f"try lower learning rates than lr_g={self.lr_g:g}, lr_d={self.lr_d:g}. "
+                                     "Nothing was learned from this loss.")
+        for weight, slope in zip(weights, slopes):
+            weight.grad = slope
         optimizer.step()
 
     def draw(self, k):

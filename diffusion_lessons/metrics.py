@@ -109,7 +109,7 @@ class Modes(NamedTuple):
     even: float
 
 
-def modes(points, centres, sigma, least=0.025, within=3.0):
+def modes(points, centres, sigma):
     """Which modes of the data do these points cover?
 
     A point lies on a mode when it is within 3 sigma of its centre; a mode is covered when at least 2.5% of all points
@@ -119,10 +119,10 @@ def modes(points, centres, sigma, least=0.025, within=3.0):
     """
     if points.ndim != 2 or points.shape[1:] != centres.shape[1:] or len(points) == 0:
         raise ValueError(f"points must be (N, {centres.shape[1]}), N >= 1, like the centres; got {tuple(points.shape)}")
-    on = torch.cdist(points, centres) <= within * sigma                     # (N, M)
+    on = torch.cdist(points, centres) <= 3 * sigma                     # (N, M)
     shares = on.double().mean(0)
     even = shares.clamp(max=1 / len(centres)).sum().item()
-    return Modes(shares, int((shares >= least).sum()), on.any(1).double().mean().item(), even)
+    return Modes(shares, int((shares >= 0.025).sum()), on.any(1).double().mean().item(), even)
 
 
 def variety(x):

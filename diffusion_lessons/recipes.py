@@ -75,6 +75,8 @@ def build(recipe, seed=0):
 
 def gan(recipe, x, seed=0):
     """The trainer of a GAN by the recipe, for points (N, 2) or digits (N, 1, 28, 28): the same for the same seed."""
+    if x.ndim != 2 and x.shape[1:] != (1, 28, 28):
+        raise ValueError(f"these GANs learn points (N, 2) or digits (N, 1, 28, 28), not {tuple(x.shape)}")
     torch.manual_seed(seed)
     recipe = dict(recipe)
     latent, statistics, norm = recipe.pop("latent"), recipe.pop("statistics"), recipe.pop("norm", True)

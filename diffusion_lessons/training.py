@@ -172,7 +172,7 @@ def run(trainer, checkpoint=None, every=500, watch=None):
     """Train to the end, with a checkpoint every so many steps; go on from the checkpoint if there is one.
 
     Ctrl-C ends it after the step in hand, saves the checkpoint and raises KeyboardInterrupt: nothing learned is lost.
-    watch: called with each TrainStep.  Returns the averaged denoiser.
+    watch: called with each step.  Returns `trainer.average`, the averaged denoiser or generator.
     """
     if checkpoint is not None and Path(checkpoint).exists():
         load_checkpoint(checkpoint, trainer)

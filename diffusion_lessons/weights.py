@@ -94,6 +94,8 @@ def load_classifier(name="digits_judge", device="cpu"):
 def load_generator(name="gan_healthy", device="cpu"):
     """A trained generator of digits (see models.gan): noise (B, latent) -> pictures."""
     tensors, card = load(name)
+    if card.get("kind") != "generator":
+        raise ValueError(f"{name} is not a generator; those that ship are called gan_...")
     return _ready(DigitGenerator(**card["network"]), tensors, device)
 
 

@@ -11,7 +11,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from diffusion_lessons import __version__, metrics, recipes, training, weights
+from diffusion_lessons import __version__, metrics, recipes, runtime, training, weights
 from diffusion_lessons.datasets import load_digits, ring, toy
 from diffusion_lessons.runtime import atomic_write
 
@@ -55,7 +55,7 @@ def digits(names):
 def on_ring(generator, count=2000):
     """Which modes a generator of points covers."""
     z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(0))
-    return metrics.modes(generator(z), toy.ring_centres(), toy.RING_SIGMA)
+    return metrics.modes(generator(z.to(runtime.device())).cpu(), toy.ring_centres(), toy.RING_SIGMA)
 
 
 def ring_runs():

@@ -103,8 +103,10 @@ def walk_slider(generator, seed=0, step=30):
     """Walk by hand through the noise of a generator: two angles on a globe of noise vectors, and where that is on it.
 
     generator: (B, latent) -> (B, C, H, W) in [-1, 1], with an attribute `latent`;  seed: which globe (see models.gan)
-    step: degrees between the pictures of the map
+    step: degrees between the pictures of the map, a divisor of 180
     """
+    if 180 % step:
+        raise ValueError(f"step must divide 180, not {step}")
     turns, tilts = torch.arange(0.0, 360, step), torch.arange(90.0, -91, -step)
     grid = torch.cartesian_prod(tilts, turns)                                   # (N, 2): tilt, turn
     turn, tilt = _slider("turn", 0, 360, 0), _slider("tilt", -90, 90, 0)
@@ -112,7 +114,7 @@ def walk_slider(generator, seed=0, step=30):
 
     @torch.no_grad()
     def pictures(turn, tilt):
-        return generator(globe(generator.latent, turn, tilt, seed))
+        return generator(globe(generator.latent, turn, tilt, seed).to(next(generator.parameters()).device)).cpu()
 
     atlas = pictures(grid[:, 1], grid[:, 0])
     high, wide = atlas.shape[-2:]

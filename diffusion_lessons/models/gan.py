@@ -26,8 +26,9 @@ class PointGenerator(nn.Module):
 class DigitGenerator(nn.Module):
     """Noise to a picture: a small map with many channels, twice made larger.  z: (B, latent) -> (B, 1, 28, 28)
 
-    Every number of the output lies in (-1, 1), as the pictures do. norm=False leaves out the normalisation, which
-    "prevents the generator from collapsing all samples to a single point" (Radford et al. 2016, section 3).
+    Every number of the output lies in [-1, 1], as the pictures do. norm=False leaves out the normalisation. (The paper
+    has batch norm, against just this: a generator that collapses all samples to a single point, section 3. Group norm
+    does it too, and leaves every picture to its own noise.)
     """
 
     def __init__(self, latent=64, width=32, norm=True):
@@ -52,7 +53,8 @@ class Discriminator(nn.Module):
     """Real or fake? One number for each example: above 0 says real.  -> (B,) logits
 
     statistics: show it how much each of its features varies over the batch, so that a batch of look-alikes gives
-    itself away  (minibatch discrimination: Salimans et al. 2016, section 3.2; in this form Karras et al. 2018).
+    itself away  (minibatch discrimination: Salimans et al. 2016, section 3.2; simplified, after Karras et al. 2018,
+    section 3, who go on to average all the spreads into one).
     """
 
     def __init__(self, body, features, hidden, statistics):
@@ -92,7 +94,7 @@ class DigitDiscriminator(Discriminator):
         self.config = dict(width=width, statistics=statistics)
 
 
-def turn(a, b):
+def angle_between(a, b):
     """The angle between two vectors, in radians.  (..., n), (..., n) -> (..., 1)"""
     return torch.acos(torch.cosine_similarity(a, b, dim=-1).clamp(-1, 1))[..., None]
 
@@ -103,17 +105,23 @@ def great_circle(a, b, u):
     (sin((1 - u) angle) a + sin(u angle) b) / sin(angle)                   (Shoemake 1985; White 2016, section 2.1)
 
     Nearly all noise vectors have one length, sqrt(latent); on the straight line between two of them, the middle one
-    is too short.  a, b: (..., latent), not parallel;  u in [0, 1]  ->  (..., latent)
+    is too short.  a, b: (..., latent);  u in [0, 1]  ->  (..., latent)
+    Raises ValueError when a and b are parallel: no circle, or no single one, leads from a to b.
     """
-    angle = turn(a, b)
+    angle = angle_between(a, b)
+    if bool((angle.sin().abs() < 1e-6).any()):
+        raise ValueError("a and b are parallel, so no single circle leads from one to the other: draw them anew")
     return (torch.sin((1 - u) * angle) * a + torch.sin(u * angle) * b) / torch.sin(angle)
 
 
 def globe(latent, turn, tilt, seed=0):
     """Noise vectors on a globe: of all directions of the noise three are kept, and two angles say where on it you are.
 
-    turn: (B,) degrees around, tilt: (B,) degrees up or down from the equator  ->  (B, latent), each sqrt(latent) long
+    turn: (B,) degrees around, tilt: (B,) degrees up or down from the equator;  latent: 3 or more
+    ->  (B, latent), each sqrt(latent) long
     """
+    if latent < 3:
+        raise ValueError(f"a globe needs noise of at least 3 numbers, not {latent}")
     axes, _ = torch.linalg.qr(torch.randn(latent, 3, generator=torch.Generator().manual_seed(seed)))    # (latent, 3)
     turn, tilt = torch.deg2rad(turn), torch.deg2rad(tilt)
     place = torch.stack([tilt.cos() * turn.cos(), tilt.cos() * turn.sin(), tilt.sin()], dim=1)          # (B, 3)

@@ -15,7 +15,7 @@ def draw_logits(g, k):
 
 
 LOSS_D = Exercise(
-    "1.1", "discriminator_loss(real, fake)", draw_logits, adversarial.discriminator_loss,
+    "1.1", "loss_of_d(real, fake)", draw_logits, adversarial.discriminator_loss,
     shows=[adversarial.discriminator_loss],
     remark="F.softplus(x) = log(1 + e^x), so softplus(-x) = -log sigmoid(x), without overflow.",
     praise="right: two mistakes to be punished, and D is asked about both equally.",
@@ -32,6 +32,9 @@ LOSS_D = Exercise(
          "this asks D to call the fake ones real as well: for them it is 1 - sigmoid."),
         (lambda r, f: -F.softplus(-r).mean() - F.softplus(f).mean(),
          "the sign is turned round: a loss falls as D gets better."),
+        (lambda r, f: (F.softplus(-r).mean() + F.softplus(f).mean()) / 2,
+         "that is half of it: the mean over real and fake together. Fine in practice; here the two means are added, so "
+         "that a D with no idea has 2 log 2."),
         (lambda r, f: F.softplus(-r).sum() + F.softplus(f).sum(),
          "you summed over the batch; take the mean, or the loss depends on its size."),
         (lambda r, f: F.softplus(-r.sigmoid()).mean() + F.softplus(f.sigmoid()).mean(),
@@ -50,7 +53,7 @@ def draw_fake(g, k):
 
 
 LOSS_G = Exercise(
-    "1.2", "generator_loss(fake)", draw_fake, adversarial.generator_loss, shows=[adversarial.generator_loss],
+    "1.2", "loss_of_g(fake)", draw_fake, adversarial.generator_loss, shows=[adversarial.generator_loss],
     praise="right, in the form that pulls hardest where G fails.",
     hints=["G wants D to say \"real\" to its pictures.",
            "It is D's loss for *real* examples, asked about fake ones.",
@@ -126,7 +129,7 @@ def distances(x):
 
 
 VARIETY = Exercise(
-    "1.4", "variety(x)", draw_pictures, metrics.variety, shows=[metrics.variety],
+    "1.4", "variety_of(x)", draw_pictures, metrics.variety, shows=[metrics.variety],
     praise="right. Zero says \"the same picture over and over\"; and it needs no judge.",
     hints=["Each picture as one row: x.flatten(1), (N, D).",
            "torch.pdist gives the distance of every pair once. Leave out a picture's distance to itself: that is 0 "
@@ -156,7 +159,7 @@ def draw_walk(g, k):
 
 
 WALK = Exercise(
-    "1.5", "great_circle(a, b, u)", draw_walk, gan.great_circle, shows=[gan.great_circle],
+    "1.5", "walk(a, b, u)", draw_walk, gan.great_circle, shows=[gan.great_circle],
     praise="right: on the way every point is as long as a noise vector should be.",
     hints=["u = 0 gives a, u = 1 gives b. The two factors are not 1 - u and u, but sines.",
            "angle = arccos of the cosine between a and b, torch.cosine_similarity(a, b, dim=-1).",
@@ -168,8 +171,9 @@ WALK = Exercise(
         (lambda a, b, u: gan.great_circle(b, a, u), "it runs from b to a: u = 0 should give a."),
         (lambda a, b, u: (1 - u) ** 0.5 * a + u**0.5 * b,
          "that keeps the length only if a and b are at right angles; it is nearly so, but use their true angle."),
-        (lambda a, b, u: gan.great_circle(a, b, u) * gan.turn(a, b).sin(), "the division by sin(angle) is missing."),
-        (lambda a, b, u: torch.cos(u * gan.turn(a, b)) * a + torch.sin(u * gan.turn(a, b)) * b,
+        (lambda a, b, u: gan.great_circle(a, b, u) * gan.angle_between(a, b).sin(),
+         "the division by sin(angle) is missing."),
+        (lambda a, b, u: torch.cos(u * gan.angle_between(a, b)) * a + torch.sin(u * gan.angle_between(a, b)) * b,
          "cosine and sine fit if a and b are at right angles; use sin((1 - u) angle) and sin(u angle), divided by "
          "sin(angle)."),
         (lambda a, b, u: F.normalize((1 - u) * a + u * b, dim=-1),
