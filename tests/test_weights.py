@@ -1,13 +1,14 @@
 """Weights and their cards: nothing is loaded that is not what its card says."""
 
 import json
+from pathlib import Path
 
 import killable_run
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusion_lessons import generation, metrics, weights
+from diffusion_lessons import generation, metrics, recipes, weights
 from diffusion_lessons.models.critic import Classifier
 from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.models.gan import DigitGenerator
@@ -240,3 +241,23 @@ def test_the_shipped_generators_are_as_healthy_and_as_ill_as_the_lesson_says():
     distance = [metrics.frechet_distance(metrics.features(judge, x), real)
                 for x in (healthy(z), collapsed(z[:, :collapsed.latent]))]
     assert distance[0] < 0.7 < 5 < distance[1]
+
+
+CURVES = sorted((weights.FOLDER / "curves").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", CURVES, ids=lambda path: path.stem)
+def test_a_shipped_curve_names_the_command_that_makes_it(path):
+    python, script, *arguments = json.loads(path.read_text())["command"].split()
+    assert python == "python"
+    assert (Path(__file__).resolve().parent.parent / script).exists()
+    assert arguments
+    assert "NaN" not in path.read_text()
+
+
+def test_the_shipped_gans_were_made_by_the_recipes_of_today():
+    for name, recipe in recipes.DIGIT_GANS.items():
+        assert weights.load(f"gan_{name}")[1]["recipe"] == recipe
+    curve = json.loads((weights.FOLDER / "curves" / "gan_ring.json").read_text())
+    assert curve["recipes"] == recipes.POINT_GANS
+    assert [run["label"] for run in curve["runs"]] == [name for name in recipes.POINT_GANS for _ in range(5)]
