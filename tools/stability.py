@@ -1,7 +1,7 @@
 """Does diffusion train more stably than a GAN? The healthy GAN against diffusion, on equal terms.    (claim L4)
 
     python tools/stability.py ring       points on a ring of eight modes: about 8 minutes on one core
-    python tools/stability.py digits     MNIST: about 20 minutes on one core
+    python tools/stability.py digits     MNIST: about 20 minutes on one core; longer runs with --seconds
 
 Equal compute: every run has as many steps as fit into the same seconds of one core, counted before the runs by a trial.
 Equal tuning: for each method the same four learning rates are tried, with seeds that are not used again (two on the
@@ -116,15 +116,16 @@ def keep(method, network, card):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SECONDS)
-    name = parser.parse_args().name
+    parser.add_argument("--seconds", type=float, help="of one core, for each run (ring 8, digits 20)")
+    name, seconds = (args := parser.parse_args()).name, args.seconds or SECONDS[args.name]
     torch.set_num_threads(1)
     runtime.device = lambda: torch.device("cpu")        # the seconds are those of a core
     x, began = ring(20_000) if name == "ring" else load_digits("train", "mnist").x, time.time()
-    curve = {"command": f"python tools/stability.py {name}", "code_version": __version__, "data": name,
-             "seconds_of_one_core": SECONDS[name], "tuning_seeds": TUNING_SEEDS[name], "factors": FACTORS,
+    curve = {"command": f"python tools/stability.py {name} --seconds {seconds:g}", "code_version": __version__,
+             "data": name, "seconds_of_one_core": seconds, "tuning_seeds": TUNING_SEEDS[name], "factors": FACTORS,
              "steps": {}, "lr": {}, "tuning": [], "runs": []}
     for method in TRAINERS:
-        steps = curve["steps"][method] = steps_in(method, name, x, SECONDS[name])
+        steps = curve["steps"][method] = steps_in(method, name, x, seconds)
         tried = {}
         for lr in tqdm(RATES, desc=f"tuning {method}"):
             found = [one_run(method, name, x, lr, steps, seed)[1] for seed in TUNING_SEEDS[name]]
