@@ -266,6 +266,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
         run(t)
     assert same(everything(one.state_dict()), everything(two.state_dict()))
     assert not same(weights_of(one.generator), weights_of(other.generator))
+    assert not torch.equal(one.draw(0)[1], other.draw(0)[1])            # not the first weights alone
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):

@@ -159,7 +159,7 @@ def mixed(formula):
 
 
 VELOCITY = Exercise(
-    "3.4", "velocity(x0, eps, t, schedule)", draw_velocity, forward.velocity, shows=[forward.velocity],
+    "3.4", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, shows=[forward.velocity],
     praise="right: at t = 0 it is eps, at t = T it is -x0, and in between a bit of both.",
     hints=["The same two factors as in the jump, but they change places and one gets a minus.",
            "v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0"],
@@ -218,7 +218,7 @@ def by_place(t, width, T):
 
 
 TIME = Exercise(
-    "3.3", "time_embedding(t, width, T)", draw_embedding, time_embedding, shows=[time_embedding],
+    "3.3", "time_features(t, width, T)", draw_embedding, time_embedding, shows=[time_embedding],
     praise="right: every t gets its own row, and near times have similar rows.",
     hints=["rates: width // 2 numbers from 1 falling to almost 1/10000: torch.exp(-math.log(10000) * k / "
            "(width // 2)) with k = torch.arange(width // 2).",
