@@ -180,6 +180,19 @@ def test_the_first_step_is_one_of_adamw_on_the_cut_gradient():
                                    rtol=0.01, atol=1e-7)
 
 
+def test_a_long_gradient_is_cut_to_length_1_and_keeps_its_direction():
+    """Pictures a hundred times too bright make a gradient much longer than 1."""
+    bright = pictures()[0].float()
+    t = training.Trainer(denoiser(), bright, steps=1, batch=8)
+    x0, at, eps, _ = t.draw(0)
+    loss = t.denoiser.loss(x0, add_noise(x0, at, eps, t.denoiser.schedule), at, eps).mean()
+    whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(t.denoiser.parameters()))])
+    assert whole.norm() > 10
+    t.one_step()
+    cut = torch.cat([p.grad.flatten() for p in t.denoiser.parameters()])
+    torch.testing.assert_close(cut, whole / whole.norm(), rtol=1e-3, atol=1e-6)
+
+
 # ---- it learns
 
 
