@@ -48,7 +48,8 @@ POINT_GANS = {
 HEALTHY_DIGITS = dict(latent=64, statistics=True, steps=3000, batch=64, lr_g=5e-3, lr_d=1e-3, beta1=0.5, r1=0.3)
 DIGIT_GANS = {
     "healthy": HEALTHY_DIGITS,
-    # all that protects it taken away: the penalty, the statistics, the normalisation, most of the noise
+    # all that protects it taken away: the penalty, the statistics, the normalisation, most of the noise; found by
+    # trial, and stopped where it had collapsed
     "collapsed": {**HEALTHY_DIGITS, "steps": 450, "lr_g": 1e-3, "r1": 0.0, "statistics": False, "norm": False,
                   "latent": 4, "ema": 0.9},
     "no_noise": {**HEALTHY_DIGITS, "steps": 500, "statistics": False, "noise": 0.0, "ema": 0.9},
