@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 
+from diffusion_lessons.datasets.critters import ATTRIBUTES
+
 PROTOCOL = {"method": "ddpm", "steps": 25}      # how the samples are drawn that are judged
 
 
@@ -46,6 +48,23 @@ def predict(judge, x, batch=500):
 def features(judge, x, batch=500):
     """The judge's features, in batches.  (N, C, H, W) -> (N, F)"""
     return torch.cat([judge.features(part) for part in x.split(batch)])
+
+
+@torch.no_grad()
+def attributes_right(critic, x, wanted, batch=500):
+    """How often the critic reads the attributes that were wanted: each alone, and all four of a picture.
+
+    x: (N, 3, H, W) in [-1, 1];  wanted: (N, 4) indices into critters.ATTRIBUTES
+    -> {"all": share, "subject": share, ..., and each with "_lower95", its lower 95% confidence limit}
+    """
+    read = torch.cat([critic.read(part) for part in x.split(batch)])
+    right = read == wanted
+    found = {"all": right.all(1), **dict(zip(ATTRIBUTES, right.unbind(1)))}
+    figures = {}
+    for name, hits in found.items():
+        share = hits.double().mean().item()
+        figures |= {name: share, f"{name}_lower95": lower_limit(share, len(x))}
+    return figures
 
 
 def frechet_distance(a, b):

@@ -6,15 +6,20 @@ import torch
 
 from diffusion_lessons import __version__, runtime, schedules, weights
 from diffusion_lessons.adversarial import GanTrainer
-from diffusion_lessons.datasets import cifar, digits
+from diffusion_lessons.datasets import captions, cifar, critters, digits
+from diffusion_lessons.datasets.pictures import Pictures
 from diffusion_lessons.models.denoiser import Denoiser
 from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
+from diffusion_lessons.models.text import Tokenizer
 from diffusion_lessons.models.unet import UNet
+from diffusion_lessons.training import Trainer
 
 DIGITS = [str(d) for d in range(10)]
 PHOTOS = [name.lower() for name in cifar.CLASSES]
 
 # w: the guidance scale to sample with;  flip: also learn from the mirrored pictures, which are as good
+# labels: what can be asked for by name;  None: sentences can, and the network has a text encoder
+# drop_label: the share of labels or captions that training hides
 RECIPES = {
     "digits": dict(
         labels=DIGITS, network=dict(in_channels=1, channels=(48, 96), blocks=1), w=1.3,
@@ -24,7 +29,12 @@ RECIPES = {
         labels=PHOTOS, network=dict(in_channels=3, channels=(48, 96, 160), blocks=1), w=1.5,
         steps=28_000, batch=64, lr=1.5e-3, flip=True,
     ),
+    "critters": dict(
+        labels=None, w=3.0, steps=19_000, batch=64, lr=1.5e-3, flip=False, drop_label=0.15,
+        network=dict(in_channels=3, channels=(48, 96, 160), blocks=1, text=dict(width=128, layers=2, heads=4)),
+    ),
 }  # fmt: skip
+SCENES, SCENES_SEED = 100_000, 1    # the critters of the training set; tests and the critic's training use other seeds
 # The large networks, for a GPU.
 FULL = {
     "cifar": dict(
@@ -61,17 +71,43 @@ def training_set(name, flip=False, source="auto"):
 
     source: for digits, "auto", "mnist" or "drawn" (see load_digits)
     """
+    if name == "critters":
+        return captioned_critters()
     data = digits.load_digits("train", source) if name == "digits" else cifar.load_cifar("train")
     if flip:
         data = data._replace(x=torch.cat([data.x, data.x.flip(-1)]), y=data.y.repeat(2))
     return data
 
 
+def captioned_critters(count=SCENES, seed=SCENES_SEED):
+    """Critters with the tokens of their captions as y (N, L)."""
+    scenes = critters.draw_scenes(count, seed)
+    tokens = tokenizer()([caption.text for caption in captions.draw_captions(scenes, seed)])
+    return Pictures(critters.paint(scenes), tokens, f"critters: {count:,} captioned scenes drawn in code, seed {seed}")
+
+
+def tokenizer():
+    """The tokeniser of critters' captions."""
+    return Tokenizer(captions.WORDS, captions.LONGEST)
+
+
 def build(recipe, seed=0):
     """An untrained denoiser by the recipe, the same for the same seed."""
     torch.manual_seed(seed)
-    net = UNet(classes=len(recipe["labels"]), **recipe["network"])
+    network = dict(recipe["network"])
+    if recipe["labels"] is None:
+        words = tokenizer()
+        network["text"] = dict(vocabulary=len(words.words), length=words.length, **network["text"])
+    else:
+        network["classes"] = len(recipe["labels"])
+    net = UNet(**network)
     return Denoiser(net, schedules.cosine(1000), "v").to(runtime.device())
+
+
+def trainer(recipe, denoiser, data, seed=0):
+    """The Trainer of a denoiser by the recipe."""
+    settings = {name: recipe[name] for name in ("steps", "batch", "lr", "drop_label") if name in recipe}
+    return Trainer(denoiser, data.x, data.y, seed=seed, **settings)
 
 
 def gan(recipe, x, seed=0):

@@ -73,11 +73,12 @@ class Trainer(Training):
         for step in Trainer(denoiser, pictures, steps=1000):
             print(step.step, step.loss)
 
-    A step: random pictures, a random t in 1..T for each, noise, one guess, one gradient step of AdamW; labels are
-    hidden with probability `drop_label`, which teaches "no label" (Ho & Salimans 2022, algorithm 1).
+    A step: random pictures, a random t in 1..T for each, noise, one guess, one gradient step of AdamW; labels or
+    captions are hidden, one by one, with probability `drop_label`, which teaches "nothing asked" (Ho & Salimans 2022,
+    algorithm 1).
     `trainer.average` is a denoiser with the exponential moving average of the weights: the one to sample from.
 
-    x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels or None;  steps: the length of the whole run
+    x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels, (N, L) tokens or None;  steps: the length of the whole run
     times: (lowest, highest) t drawn, 1..T if not given.  Learning rate: a short warm-up, then a cosine down to 0;
     constant=True leaves out the way down, so that one run can be judged at several budgets.
     Raises FloatingPointError when the loss is no longer a number; the weights are then those of the step before.
@@ -90,8 +91,10 @@ class Trainer(Training):
         if y is not None and len(x) != len(y):
             raise ValueError(f"{len(x)} pictures but {len(y)} labels")
         classes = getattr(denoiser.net, "classes", None)
-        if y is not None and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
+        if y is not None and y.ndim == 1 and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
             raise ValueError(f"labels must lie in 0..classes-1 of the network, which has classes={classes}")
+        if y is not None and y.ndim == 2 and getattr(denoiser.net, "text", None) is None:
+            raise ValueError("these are tokens of sentences, and the network cannot read: build it with text=...")
         if not x.dtype.is_floating_point and x.dtype != torch.uint8:
             raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
         self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -133,7 +136,8 @@ class Trainer(Training):
         if self.y is None:
             return x0, t, eps, None
         hidden = torch.rand(self.batch, generator=generator, device=self.device) < self.drop_label
-        return x0, t, eps, self.y[chosen].masked_fill(hidden, self.denoiser.net.classes)
+        hidden = hidden.reshape(-1, *[1] * (self.y.ndim - 1))
+        return x0, t, eps, torch.where(hidden, self.denoiser.net.nothing(), self.y[chosen])
 
     def learning_rate(self, k):
         """Up linearly over the first steps, then down to 0 along half a cosine."""

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import schedules
-from diffusion_lessons.models.critic import Classifier
+from diffusion_lessons.models.critic import Classifier, Critic
 from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.models.unet import UNet
@@ -89,6 +89,12 @@ def load_classifier(name="digits_judge", device="cpu"):
     """The trained judge of digits."""
     tensors, card = load(name)
     return _ready(Classifier(**card["network"]), tensors, device)
+
+
+def load_critic(name="critters_critic", device="cpu"):
+    """The trained critic of critters, or the second one: "critters_second"."""
+    tensors, card = load(name)
+    return _ready(Critic(**card["network"]), tensors, device)
 
 
 def load_generator(name="gan_healthy", device="cpu"):

@@ -501,7 +501,7 @@ def test_the_outline_lies_on_the_rabbits_edge_and_reaches_ears_and_feet():
 def rabbit_distance(place):
     from diffusion_lessons.datasets.rabbit import silhouette
 
-    return silhouette(place)
+    return silhouette(place.T)
 
 
 def test_the_rabbit_is_the_same_picture_at_every_size():

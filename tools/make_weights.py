@@ -56,8 +56,7 @@ def main():
     recipe = {**known[args.name], **{k: v for k in ("steps", "w") if (v := getattr(args, k)) is not None}}
     data = recipes.training_set(args.name, recipe["flip"], "mnist")
     denoiser = recipes.build(recipe, args.seed)
-    trainer = training.Trainer(denoiser, data.x, data.y, seed=args.seed,
-                               **{k: recipe[k] for k in ("steps", "batch", "lr")})
+    trainer = recipes.trainer(recipe, denoiser, data, args.seed)
     began, bar = time.time(), tqdm(total=recipe["steps"], mininterval=20)
     checkpoint = Path("checkpoints") / f"{args.name}{'-full' * args.full}-{recipe['steps']}-{args.seed}.pt"
     average = training.run(trainer, checkpoint,

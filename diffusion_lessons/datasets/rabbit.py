@@ -1,11 +1,10 @@
-"""The course's rabbit, drawn from signed distances: how far a place lies outside a shape (negative: inside).
-
-Places are x from -1 (left) to 1, y from -1 (bottom) to 1 (top); colours are red, green, blue from 0 to 1.
-"""
+"""The course's rabbit, drawn from signed distances (see shapes.py)."""
 
 import math
 
 import torch
+
+from .shapes import Painting, ellipse, line, melt, mirrored
 
 FUR, SHADE, WHITE = (.82, .80, .83), (.66, .64, .69), (.98, .97, .96)
 PINK, ROSE, DARK = (.97, .68, .74), (.93, .47, .56), (.13, .11, .15)
@@ -25,61 +24,17 @@ def rabbit(size=64):
         raise ValueError(f"size must be a whole number of pixels, 1 or more, not {size!r}")
     at = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(-at, at, indexing="ij")
-    picture = Painting(torch.stack([x, y], dim=-1), pixel=2 / size)
+    low, high = (torch.tensor(colour)[:, None, None] for colour in (HORIZON, ZENITH))
+    picture = Painting((x, y), 2 / size, torch.lerp(low, high, (y + 1) / 2))
     landscape(picture)
     body(picture)
     face(picture)
-    return picture.colour.movedim(-1, 0) * 2 - 1
-
-
-class Painting:
-    """A picture that shapes are painted onto, one over the other, with edges one pixel soft."""
-
-    def __init__(self, place, pixel):
-        self.place, self.pixel = place, pixel  # (H, W, 2)
-        height = (place[..., 1:] + 1) / 2
-        low, high = torch.tensor(HORIZON), torch.tensor(ZENITH)
-        self.colour = low * (1 - height) + high * height  # (H, W, 3)
-
-    def paint(self, distance, colour, opacity=1.0, blur=0.0):
-        """Cover the inside of a shape; distance: (H, W)."""
-        cover = opacity * (0.5 - distance / (self.pixel + blur)).clamp(0, 1)[..., None]
-        self.colour = self.colour * (1 - cover) + torch.tensor(colour) * cover
-
-
-def ellipse(place, centre, radii, degrees=0.0):
-    """Distance to an ellipse, exact on its edge and nearly so beside it; degrees turn it anticlockwise."""
-    turn = math.radians(degrees)
-    x, y = (place - torch.tensor(centre)).unbind(-1)
-    cos, sin = math.cos(turn), math.sin(turn)
-    at = torch.stack([x * cos + y * sin, y * cos - x * sin], dim=-1)
-    radii = torch.tensor(radii)
-    inside = (at / radii).norm(dim=-1)  # 1 on the edge
-    return inside * (inside - 1) / (at / radii**2).norm(dim=-1).clamp(min=1e-6)
-
-
-def line(place, start, end, width):
-    """Distance to a line with round ends."""
-    start, along = torch.tensor(start), torch.tensor(end) - torch.tensor(start)
-    share = ((place - start) @ along / along.dot(along)).clamp(0, 1)
-    return (place - start - share[..., None] * along).norm(dim=-1) - width / 2
-
-
-def melt(a, b, k=0.08):
-    """Both shapes, with the corner between them filled like clay."""
-    h = (k - (a - b).abs()).clamp(min=0) / k
-    return torch.minimum(a, b) - h * h * k / 4
-
-
-def mirrored(shape, place, centre, radii, degrees=0.0):
-    """The shape and its image on the other side."""
-    x, y = centre
-    return torch.minimum(shape(place, (x, y), radii, degrees), shape(place, (-x, y), radii, -degrees))
+    return picture.colour * 2 - 1
 
 
 def landscape(picture):
     place = picture.place
-    x, y = place.unbind(-1)
+    x, y = place
     picture.paint(ellipse(place, (.64, .66), (.20, .20)), GLOW, .7, blur=.16)
     picture.paint(ellipse(place, (.64, .66), (.15, .15)), SUN)
     for centre, radii in [((-.72, .60), (.17, .08)), ((-.56, .65), (.13, .11)), ((-.46, .60), (.13, .07))]:
@@ -105,7 +60,7 @@ def flower(picture, centre, colour):
 
 
 def silhouette(place):
-    """Distance to the rabbit's outer edge, head to feet with ears and tail.  place: (..., 2) -> (...)"""
+    """Distance to the rabbit's outer edge, head to feet with ears and tail.  place: (x, y)"""
     trunk = trunk_of(place)
     ears = torch.minimum(*ears_of(place))
     feet = mirrored(ellipse, place, (.20, -.77), (.18, .10), -6.)

@@ -57,10 +57,10 @@ def rabbit_outline(n, seed=0):
     points = torch.empty(0, 2)
     while len(points) < n:
         anywhere = 2 * torch.rand(16 * n + 1000, 2, generator=g) - 1
-        band = anywhere[silhouette(anywhere).abs() < 0.03]
+        band = anywhere[silhouette(anywhere.T).abs() < 0.03]
         for _ in range(4):
-            band = band - silhouette(band)[:, None] * slope(band)
-        points = torch.cat([points, band[silhouette(band).abs() < 1e-3]])  # in a notch a few never settle
+            band = band - silhouette(band.T)[:, None] * slope(band)
+        points = torch.cat([points, band[silhouette(band.T).abs() < 1e-3]])  # in a notch a few never settle
     points = points[:n]
     return (points - torch.tensor(RABBIT_CENTRE)) / RABBIT_SPREAD
 
@@ -68,7 +68,7 @@ def rabbit_outline(n, seed=0):
 def slope(points):
     """Which way the distance grows, as a vector divided by its squared length: (n, 2)"""
     at = points.clone().requires_grad_()
-    (way,) = torch.autograd.grad(silhouette(at).sum(), at)
+    (way,) = torch.autograd.grad(silhouette(at.T).sum(), at)
     return way / way.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-3)
 
 

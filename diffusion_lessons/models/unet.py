@@ -1,4 +1,4 @@
-"""A small U-Net that is told the time: fast on two CPU cores, and short enough to read in one sitting.
+"""A small U-Net that is told the time, and maybe a label or a sentence: fast on two CPU cores, short enough to read.
 
 Where the work goes: the picture is folded first, 2x2 pixels into 4 channels, so that the widest maps have a quarter
 of the places; nearly all multiplications are then 3x3 convolutions with many channels, which CPUs do well.
@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from diffusion_lessons.models.text import CrossAttention, Reading, TextEncoder
 
 
 def time_embedding(t, width, T):
@@ -64,23 +66,30 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down to a small map and back up, with bridges between maps of one size, told the time and maybe a label.
+    """Down to a small map and back up, with bridges between maps of one size, told the time and maybe what to draw.
 
     x: (B, C, H, W), H and W divisible by patch * 2^(levels - 1);  t: (B,) in 0..T;
-    y: (B,) labels in 0..classes-1, or None for "no label"  ->  (B, C, H, W)
+    y: None for "nothing asked", or for a network built with
+       classes: (B,) labels in 0..classes-1
+       text:    (B, L) tokens, or the Reading of them that `read` gives  ->  (B, C, H, W)
 
     channels: the width of each level;  blocks: residual blocks a level;  attention at the lowest level.
+    text: the settings of a TextEncoder. The sentence comes in twice: as a whole beside the time, and word by word
+    through cross-attention, at all levels but the first.
     told_t=False builds the same network without the time, for the lesson that asks whether it needs it.
     """
 
-    def __init__(self, in_channels=1, channels=(64, 128), blocks=2, classes=None, patch=2, T=1000, told_t=True):
+    def __init__(self, in_channels=1, channels=(64, 128), blocks=2, classes=None, patch=2, T=1000, told_t=True,
+                 text=None):
         super().__init__()
         self.config = dict(in_channels=in_channels, channels=list(channels), blocks=blocks, classes=classes,
-                           patch=patch, T=T, told_t=told_t)
+                           patch=patch, T=T, told_t=told_t, **({"text": text} if text else {}))
         self.patch, self.T, self.classes, self.told_t = patch, T, classes, told_t
         self.width, width = channels[0], 4 * channels[0]
         self.time_mlp = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None     # the last row is "no label"
+        self.text = TextEncoder(**text) if text else None
+        self.whole = nn.Linear(self.text.width, width) if text else None
 
         folded, self.fold = in_channels * patch**2, patch * 2 ** (len(channels) - 1)
         self.first = nn.Conv2d(folded, channels[0], 3, padding=1)
@@ -93,22 +102,44 @@ class UNet(nn.Module):
             for _ in range(blocks):
                 self.down.append(ResBlock(c, c, width))
                 bridges.append(c)
+            self.down.extend(self.look_at_words(level, c))
         self.middle = nn.ModuleList([ResBlock(c, c, width), Attention(c), ResBlock(c, c, width)])
         for level, c_level in reversed(list(enumerate(channels))):
             for _ in range(blocks):
                 self.up.append(ResBlock(c + bridges.pop(), c_level, width))
                 c = c_level
+            self.up.extend(self.look_at_words(level, c))
             if level > 0:
                 c = channels[level - 1]
                 self.up.append(nn.Sequential(nn.Conv2d(c_level, c, 1), nn.Upsample(scale_factor=2)))
         self.last = nn.Sequential(nn.GroupNorm(8, c), nn.SiLU(), nn.Conv2d(c, folded, 3, padding=1))
         nn.init.zeros_(self.last[-1].weight)
 
+    def look_at_words(self, level, c):
+        """The layers through which a level hears single words: one, or none."""
+        return [CrossAttention(c, self.text.width)] if self.text is not None and level > 0 else []
+
+    def nothing(self):
+        """What y is, for one picture, when nothing is asked: the label `classes`, or the tokens of no words."""
+        device = self.last[-1].weight.device
+        return torch.tensor(self.classes, device=device) if self.text is None else self.text.nothing(device)
+
+    def read(self, y, count=1):
+        """Let the transformer read: what the network sees of its sentences.  (B, L) tokens -> Reading
+
+        None is read as `count` sentences without words; a Reading is handed on as it is.
+        """
+        if y is None:
+            return Reading(*(part.expand(count, *part.shape[1:]) for part in self.text(self.nothing()[None])))
+        return y if isinstance(y, Reading) else self.text(y)
+
     def embed(self, t, y):
-        """The time and the label as one vector.  (B,), (B,) or None -> (B, E)"""
+        """The time and what is asked for as one vector.  (B,), (B,) or Reading or None -> (B, E)"""
         emb = self.time_mlp(time_embedding(t, self.width, self.T) * self.told_t)
-        if self.label is not None:
-            emb = emb + self.label(torch.full_like(t, self.classes) if y is None else y)
+        if self.text is not None:
+            emb = emb + self.whole(y.whole)
+        elif self.label is not None:
+            emb = emb + self.label(self.nothing().expand(len(t)) if y is None else y)
         elif y is not None:
             raise ValueError("this network was built without labels: leave y out, or build it with classes=...")
         return F.silu(emb)
@@ -116,19 +147,23 @@ class UNet(nn.Module):
     def forward(self, x, t, y=None):
         if any(side % self.fold for side in x.shape[-2:]):
             raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad it")
+        y = y if self.text is None else self.read(y, len(x))
         emb = self.embed(t, y)
+
+        def through(layer, h):
+            told = {ResBlock: (emb,), CrossAttention: (y,)}.get(type(layer), ())
+            return layer(h, *told)
+
         h = self.first(F.pixel_unshuffle(x, self.patch))            # (B, C p^2, H/p, W/p) -> (B, c, H/p, W/p)
         bridges = []
         for layer in self.down:
+            h = through(layer, h)                                   # now and then (B, c, H, W) -> (B, c', H/2, W/2)
             if isinstance(layer, ResBlock):
-                bridges.append(h := layer(h, emb))
-            else:
-                h = layer(h)                                        # (B, c, H, W) -> (B, c', H/2, W/2)
+                bridges.append(h)
         for layer in self.middle:
-            h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
+            h = through(layer, h)
         for layer in self.up:
             if isinstance(layer, ResBlock):
-                h = layer(torch.cat([h, bridges.pop()], 1), emb)
-            else:
-                h = layer(h)                                        # (B, c', H/2, W/2) -> (B, c, H, W)
+                h = torch.cat([h, bridges.pop()], 1)
+            h = through(layer, h)                                   # now and then (B, c', H/2, W/2) -> (B, c, H, W)
         return F.pixel_shuffle(self.last(h), self.patch)            # (B, C, H, W)
