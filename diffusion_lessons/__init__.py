@@ -1,14 +1,22 @@
 """Diffusion Lessons: how AI image generators work, each claim seen, measured and written by yourself.
 
     from diffusion_lessons import generate
-    pictures = generate("7", count=16, seed=0)        # (16, 1, 28, 28) in [-1, 1]
+    generate("a green frog on stilts in the snow", guidance=4, seed=0)        # four images
 """
 
 __version__ = "0.1.0"
 
 
-def generate(prompt="7", **settings):
-    """Make pictures of what you ask for; see diffusion_lessons.generation.generate."""
-    from diffusion_lessons.generation import generate as really
+def generate(prompt, *, model=None, steps=50, guidance=None, seed=0, count=4):
+    """Make pictures of what you ask for: "a green frog on stilts in the snow", or a digit, "7".
 
-    return really(prompt, **settings)
+    model: shipped weights by name ("critters", "digits", "cifar"), or a .safetensors file; chosen by the prompt if
+    left out.  steps: of the loop, 1..1000;  guidance: how much to insist on the prompt, 0 ignores it, 1 is plain (the
+    model's own choice if left out);  seed: the same seed gives the same pictures;  count: how many
+    -> a list of PIL images; a notebook shows it as a grid
+    Raises ValueError when the model does not know a word, naming the nearest ones that it knows.
+    """
+    from diffusion_lessons import generation    # here, so that `import diffusion_lessons` does not wait for torch
+
+    x = generation.generate(prompt, model=model, steps=steps, w=guidance, seed=seed, count=count)
+    return generation.Gallery.of(x)

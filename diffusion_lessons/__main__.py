@@ -1,4 +1,4 @@
-"""python -m diffusion_lessons doctor | generate | train | evaluate
+"""python -m diffusion_lessons doctor | generate | train | evaluate | captions
 
 Exit codes: 0 all went well, 1 it failed (one line says why), 2 wrong usage, 130 stopped by Ctrl-C.
 """
@@ -17,15 +17,18 @@ Diffusion Lessons on the command line.
   generate   make pictures with trained weights
   train      train a network from nothing, or go on where it was stopped
   evaluate   measure how good pictures are
+  captions   how far the captions of the training scenes can be trusted
 """
 EXAMPLES = {
     "doctor": """examples:
   {prog} doctor
 """,
     "generate": """examples:
+  a sentence about critters
+    {prog} generate "a green frog on stilts in the snow" --count 4 --seed 0 --out frog.png
   a sheet of 64 sevens
     {prog} generate "7" --count 64 --seed 0 --out sevens.png
-  plain arrays: x (N, H, W) or (N, H, W, 3) uint8, and y (N,), the label
+  plain arrays: x (N, H, W) or (N, H, W, 3) uint8, and y, the labels (N,) or tokens (N, L)
     {prog} generate "7" --count 1000 --out sevens.npz
   another model, stronger guidance, more steps
     {prog} generate frog --model cifar --w 2 --steps 100
@@ -40,6 +43,8 @@ are the 16 of 16.
     {prog} train --data digits --minutes 10
   so many steps, whatever the time
     {prog} train --data digits --steps 10000
+  sentences to pictures of critters, as far as two hours go
+    {prog} train --data critters --minutes 120
   colour photos, and where the weights go
     {prog} train --data cifar --minutes 120 --out outputs/photos.safetensors
 
@@ -48,9 +53,11 @@ Without MNIST and without a network it learns from drawn digits, and says so.
 """,
     "evaluate": """examples:
   figures to compare runs by
-    {prog} evaluate --model digits --count 1000
+    {prog} evaluate digits --count 1000
   the full protocol, at another guidance scale
-    {prog} evaluate --model digits --count 10000 --w 3
+    {prog} evaluate digits --count 10000 --w 3
+  do critters follow their sentences? printed as JSON
+    {prog} evaluate critters --count 1000
   any pictures: x (N, 28, 28) uint8 and y (N,) labels
     {prog} evaluate --npz mine.npz
 
@@ -59,6 +66,14 @@ Frechet   distance between the features of these pictures and of real ones:
           0 is best, and fewer pictures give more
 recall    the share of the real variety that is covered: ten perfect
           prototypes score badly here
+Critters: the share of pictures with all four attributes as asked, and each
+alone, for combinations that training showed (seen) and never showed (held_out).
+""",
+    "captions": """examples:
+  how often captions say each attribute, and how often it is true
+    {prog} captions
+  what is in the pictures of the training set that have such a caption
+    {prog} captions "a muppet cooking in the kitchen"
 """,
 }
 
@@ -95,34 +110,34 @@ def build_parser():
     parser = argparse.ArgumentParser(prog=PROG, description=ABOUT, formatter_class=plain,
                                      epilog=f"Help on one of them: {PROG} generate --help")
     parser.add_argument("--version", action="version", version=f"diffusion-lessons {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="doctor|generate|train|evaluate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, about):
         epilog = EXAMPLES[name].format(prog=PROG)
         return commands.add_parser(name, description=about, epilog=epilog, formatter_class=plain)
 
     def sampling(p, count, sampler, steps):
-        p.add_argument("--model", default="digits", metavar="NAME",
-                       help="shipped weights by name, or a .safetensors file (default: digits)")
         p.add_argument("--count", type=number(int, 1), default=count, help=f"pictures (default {count})")
         p.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same pictures (default 0)")
-        p.add_argument("--w", type=number(float, 0, 100), metavar="SCALE",
-                       help="guidance: 0 ignores the label, 1 is plain, more insists (default: the model's)")
-        p.add_argument("--steps", type=number(int, 1), default=steps, help=f"steps of the loop (default {steps})")
-        p.add_argument("--sampler", choices=("ddim", "ddpm"), default=sampler, help=f"default {sampler}")
-        p.add_argument("--eta", type=number(float, 0, 1), default=0.0,
+        p.add_argument("--w", "--guidance", type=number(float, 0, 100), metavar="SCALE",
+                       help="guidance: 0 ignores what was asked, 1 is plain, more insists (default: the model's)")
+        p.add_argument("--steps", type=number(int, 1), help=f"steps of the loop (default {steps})")
+        p.add_argument("--sampler", choices=("ddim", "ddpm"), help=f"default {sampler}")
+        p.add_argument("--eta", type=number(float, 0, 1),
                        help="for ddim: how much of the noise put back is fresh, 0 to 1 (default 0)")
 
     command("doctor", "Is this machine ready? Looks and tells; changes nothing and downloads nothing.")
 
     p = command("generate", "Make pictures of what you ask for, with trained weights.")
-    p.add_argument("prompt", help='what to draw: a label that the model knows, for instance "7"')
+    p.add_argument("prompt", help='what to draw: a sentence about critters, or a label, for instance "7"')
+    p.add_argument("--model", metavar="NAME",
+                   help="shipped weights by name, or a .safetensors file (default: digits for a digit, else critters)")
     sampling(p, 16, "ddim", 50)
     p.add_argument("--out", type=file_name(".png", ".npz"), default=Path("pictures.png"),
                    help="a sheet of pictures (.png) or plain arrays (.npz); default pictures.png")
 
     p = command("train", "Train a network from nothing, or go on from its checkpoint.")
-    p.add_argument("--data", choices=("digits", "cifar"), default="digits", help="default digits")
+    p.add_argument("--data", choices=("digits", "cifar", "critters"), default="digits", help="default digits")
     p.add_argument("--source", choices=("auto", "mnist", "drawn"), default="auto",
                    help="which digits: real ones if they can be had (auto), only real, or drawn in code")
     length = p.add_mutually_exclusive_group()
@@ -136,9 +151,15 @@ def build_parser():
     p.add_argument("--out", type=file_name(".safetensors"), metavar="PATH",
                    help="where the weights go (default outputs/DATA.safetensors)")
 
-    p = command("evaluate", "Measure how good pictures of digits are, by the one protocol of the course.")
-    sampling(p, 1000, "ddpm", 25)      # as in metrics.PROTOCOL
+    p = command("evaluate", "Measure how good pictures are, by the one protocol of the course for each data set.")
+    p.add_argument("model", nargs="?", default="digits",
+                   help="digits, critters, or a .safetensors file of one of them (default digits)")
+    sampling(p, 1000, "ddpm for digits, ddim for critters", "25 for digits, 50 for critters")
     p.add_argument("--npz", type=file_name(".npz"), metavar="FILE", help="measure these pictures, make none")
+
+    p = command("captions", "Count how far the captions of critters, which the network learns from, can be trusted.")
+    p.add_argument("caption", nargs="?", help="also: what do the pictures show that have a caption which says this?")
+    p.add_argument("--count", type=number(int, 1), default=100_000, help="captions (default 100,000, the training set)")
     return parser
 
 

@@ -1,19 +1,22 @@
 """What `python -m diffusion_lessons` does once it knows what was asked. Each returns its exit code."""
 
 import copy
-import math
+import json
 import pickle
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from diffusion_lessons import generation, metrics, recipes, runtime, training, weights
-from diffusion_lessons.datasets import to_float, to_uint8
+from diffusion_lessons import generation, metrics, prompted, recipes, runtime, training, weights
+from diffusion_lessons.datasets import captions as writing
+from diffusion_lessons.datasets import critters, to_float, to_uint8
 from diffusion_lessons.doctor import examine
+
+
+DRAW = {"method": "ddim", "steps": 50}    # unless asked otherwise
 
 
 def doctor(options):
@@ -23,15 +26,15 @@ def doctor(options):
 
 def generate(options):
     """Make pictures of a prompt and write them as a sheet or as arrays."""
-    pictures = to_uint8(generation.generate(
-        options.prompt, model=options.model, count=options.count, seed=options.seed, w=options.w,
-        steps=options.steps, method=options.sampler, eta=options.eta, batch=batch_size(), progress=True,
-    ))  # fmt: skip
+    model = options.model or generation.model_for(options.prompt)
+    pictures = to_uint8(generation.generate(options.prompt, model=model, count=options.count, seed=options.seed,
+                                            w=options.w, progress=True, **sampler(options, DRAW)))
     if options.out.suffix.lower() == ".npz":
-        label = generation.labels(options.model, options.prompt)
-        save_arrays(options.out, pictures, np.full(len(pictures), label))
+        y = generation.understand(model, options.prompt).numpy()
+        save_arrays(options.out, pictures, np.broadcast_to(y, (len(pictures), *y.shape)))
     else:
-        save_sheet(options.out, pictures)
+        with runtime.atomic_write(options.out) as scratch:
+            generation.Gallery.of(pictures).grid(zoom=max(2, 128 // pictures.shape[-1])).save(scratch)
     print(f"{len(pictures)} pictures of {options.prompt!r} written to {options.out}")
     return 0
 
@@ -42,24 +45,10 @@ def batch_size():
 
 
 def save_arrays(path, x, y):
-    """x: (N, C, H, W) uint8, y: (N,)  ->  an npz with x (N, H, W) or (N, H, W, C), and y"""
+    """x: (N, C, H, W) uint8, y: (N,) or (N, L)  ->  an npz with x (N, H, W) or (N, H, W, C), and y"""
     x = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
     with runtime.atomic_write(path) as scratch:
         np.savez_compressed(scratch, x=x.numpy(), y=y)
-
-
-def save_sheet(path, x, gap=2, zoom=2):
-    """Write pictures in rows on one sheet, enlarged.  x: (N, C, H, W) uint8"""
-    n, c, h, w = x.shape
-    across = math.ceil(math.sqrt(n))
-    down = math.ceil(n / across)
-    sheet = np.full((down * (h + gap) + gap, across * (w + gap) + gap, c), 255, np.uint8)
-    for i, picture in enumerate(x.permute(0, 2, 3, 1).numpy()):
-        top, left = gap + i // across * (h + gap), gap + i % across * (w + gap)
-        sheet[top:top + h, left:left + w] = picture
-    sheet = Image.fromarray(sheet[:, :, 0] if c == 1 else sheet)
-    with runtime.atomic_write(path) as scratch:
-        sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST).save(scratch)
 
 
 def train(options):
@@ -75,8 +64,7 @@ def train(options):
     denoiser = recipes.build(recipe, options.seed)
 
     def trainer_of(net, steps):
-        settings = dict(steps=steps, batch=recipe["batch"], lr=recipe["lr"], seed=options.seed)
-        return training.Trainer(net, data.x, data.y, **settings)
+        return recipes.trainer({**recipe, "steps": steps}, net, data, options.seed)
 
     if options.steps or not steps:  # a run by the clock keeps the length that it was given at its start
         steps = options.steps or affordable_steps(trainer_of, denoiser, options.minutes or 10)
@@ -90,7 +78,8 @@ def train(options):
     card = recipes.card(trainer.average, recipe, data, options.seed, command=command)
     weights.save(out, trainer.average.state_dict(), card)
     print(f"trained for {steps:,} steps{loss}; the weights are in {out}, their card beside them")
-    print(f"try them: python -m diffusion_lessons generate {recipe['labels'][7]} --model {out}")
+    example = recipe["labels"][7] if recipe["labels"] else '"a green frog in the snow"'
+    print(f"try them: python -m diffusion_lessons generate {example} --model {out}")
     return 0
 
 
@@ -143,7 +132,9 @@ def watch_training(trainer, checkpoint, done):
 
 
 def evaluate(options):
-    """Print accuracy, Frechet distance and recall of a model's pictures, or of given ones."""
+    """Print how good a model's pictures are, or given ones: of digits in words, of critters as JSON."""
+    if not options.npz and weights.load(options.model)[1].get("words"):
+        return evaluate_critters(options)
     judge, (real, real_card) = weights.load_classifier(), weights.load("digits_real")
     if options.npz:
         x, y = read_pictures(options.npz)
@@ -151,15 +142,13 @@ def evaluate(options):
     else:
         card = weights.load(options.model)[1]
         if card.get("labels") != recipes.DIGITS:
-            raise ValueError(f"the judge reads digits only, and {options.model} draws something else")
+            raise ValueError(f"the judges read digits and critters only, and {options.model} draws something else")
         w = card["w"] if options.w is None else options.w
         y = torch.arange(options.count) % 10
         denoiser = weights.load_denoiser(options.model, runtime.device())
-        x = generation.draw(
-            denoiser, y, card["picture"], w=w, steps=options.steps, seed=options.seed, batch=batch_size(),
-            method=options.sampler, eta=options.eta, progress=True,
-        )  # fmt: skip
-        what = f"{options.model}, w = {w:g}, {options.sampler}, {options.steps} steps, seed {options.seed}"
+        how = sampler(options, metrics.PROTOCOL)
+        x = generation.draw(denoiser, y, card["picture"], w=w, seed=options.seed, progress=True, **how)
+        what = f"{options.model}, w = {w:g}, {how['method']}, {how['steps']} steps, seed {options.seed}"
     found = metrics.report(judge, x, y, real["test"])
     print(f"{found['count']:,} pictures: {what}")
     lower = found["accuracy_lower95"]
@@ -173,6 +162,47 @@ def evaluate(options):
     if as_real and as_real["count"] != found["count"]:
         print("Compare distances and recalls only between equal counts.")
     return 0
+
+
+def evaluate_critters(options):
+    """Print the figures of `prompted.report` as JSON."""
+    card, denoiser = weights.load(options.model)[1], weights.load_denoiser(options.model, runtime.device())
+    critics = weights.load_critic("critters_critic"), weights.load_critic("critters_second")
+    w = card["w"] if options.w is None else options.w
+    found = prompted.report(denoiser, generation.tokenizer(card), critics, w, max(4, options.count), options.seed,
+                            progress=True, **sampler(options, prompted.PROTOCOL))
+    print(json.dumps({"model": options.model, **found}, indent=2))
+    return 0
+
+
+def sampler(options, protocol):
+    """How to draw: by the protocol, but for what was asked for on the command line."""
+    asked = {"method": options.sampler, "steps": options.steps, "eta": options.eta}
+    return {**protocol, "batch": batch_size(), **{name: value for name, value in asked.items() if value is not None}}
+
+
+def captions(options):
+    """Print how far the captions of the training set can be trusted, and what one caption says about its picture."""
+    scenes = critters.draw_scenes(options.count, recipes.SCENES_SEED)
+    written = writing.draw_captions(scenes, recipes.SCENES_SEED)
+    found = writing.report(scenes, written)
+    print(f"{found['captions']:,} captions of training scenes, seed {recipes.SCENES_SEED}")
+    for name in critters.ATTRIBUTES:
+        print(f"  {name:<8} said in {found['says'][name]:6.1%}; where said, true in {found['true'][name]:6.1%}")
+    print("\nWho is there, when the caption names somebody: P(subject | name)")
+    for said, there in found["subjects"].items():
+        print(f"  {said:<8} {in_percent(there)}")
+    if options.caption:
+        said = writing.understood(" ".join(generation.tokenizer(weights.load("critters")[1]).split(options.caption)))
+        count, there = writing.given(scenes, written, said)
+        print(f"\nCaptions that say just {', '.join(said.values()) or 'nothing'}: {count:,}")
+        for name, words in there.items():
+            print(f"  {name:<8} {in_percent(words) if words else 'no such caption'}")
+    return 0
+
+
+def in_percent(shares):
+    return ", ".join(f"{word} {share:.1%}" for word, share in shares.items())
 
 
 def read_pictures(path):

@@ -1,19 +1,25 @@
 """Pictures in one call: the loop of `samplers`, run in batches, with a trained denoiser."""
 
+import io
+import math
+
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from diffusion_lessons import runtime, samplers, weights
+from diffusion_lessons.datasets import to_uint8
 from diffusion_lessons.guidance import Guided
+from diffusion_lessons.models.text import Tokenizer
 
 
 def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, limit=True, progress=False, **how):
-    """Sample one picture for every label in y.
+    """Sample one picture for every label or sentence in y.
 
-    denoiser: a models.Denoiser;  y: (N,) labels, or an integer N for a network without labels
+    denoiser: a models.Denoiser;  y: (N,) labels, (N, L) tokens, or an integer N: so many pictures, nothing asked
     shape: (C, H, W) of a picture;  w: guidance scale;  how: method, eta (see samplers.Loop)
     clip: keep x0_hat in [-1, 1] at every step;  limit: keep the result there
-    ->  (N, C, H, W) float in [-1, 1] on the CPU. Picture i depends on (seed, i) and its label, not on the batch.
+    ->  (N, C, H, W) float in [-1, 1] on the CPU. Picture i depends on (seed, i) and its row of y, not on the batch.
     """
     count = y if isinstance(y, int) else len(y)
     device, parts = next(denoiser.parameters()).device, []
@@ -27,28 +33,67 @@ def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, l
     return x.clamp(-1, 1) if limit else x
 
 
-def labels(model, prompt):
-    """The label that a prompt means to a shipped model, for instance "7" to "digits".
+def understand(model, prompt):
+    """What a prompt means to a model: a label for "7", tokens for a sentence.  -> () or (L,) int64
 
     Raises ValueError that lists what the model knows.
     """
-    names = weights.load(model)[1].get("labels")
+    card = weights.load(model)[1]
+    if card.get("words"):
+        return tokenizer(card)(str(prompt))[0]
+    names, word = card.get("labels"), str(prompt).strip().lower()
     if not names:
-        raise ValueError(f"{model} draws nothing that one could ask for; try digits or cifar")
-    if str(prompt).strip().lower() not in names:
+        raise ValueError(f"{model} draws nothing that one could ask for; try critters, digits or cifar")
+    if word not in names:
         raise ValueError(f"{model} does not know {str(prompt)!r}; it knows {', '.join(names)}")
-    return names.index(str(prompt).strip().lower())
+    return torch.tensor(names.index(word))
 
 
-def generate(prompt="7", *, model="digits", count=16, seed=0, w=None, steps=50, progress=False, **how):
-    """Make pictures of what you ask for.  -> (count, C, H, W) float in [-1, 1]
+def tokenizer(card):
+    """The tokeniser that a model was trained with, from the model's card."""
+    return Tokenizer(card["words"], card["network"]["text"]["length"] - 2)
 
-    prompt: a label the model knows ("7", "frog");  w: guidance scale, the model's own choice if left out
-    Raises ValueError when the model or the prompt is unknown.
+
+def model_for(prompt):
+    """The shipped weights that a prompt is meant for: "digits" for a digit, "critters" for everything else."""
+    return "digits" if str(prompt).strip() in weights.load("digits")[1]["labels"] else "critters"
+
+
+def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=False, **how):
+    """Make pictures of what you ask for, as numbers.  -> (count, C, H, W) float in [-1, 1]
+
+    As `diffusion_lessons.generate`, which hands out images; how: see `draw`.
     """
-    card, y = weights.load(model)[1], labels(model, prompt)
+    model = model or model_for(prompt)
+    card, y = weights.load(model)[1], understand(model, prompt)
     if count < 1:
         raise ValueError(f"count must be 1 or more, not {count}")
     denoiser = weights.load_denoiser(model, runtime.device())
-    return draw(denoiser, torch.full((count,), y), card["picture"], w=card["w"] if w is None else w, steps=steps,
+    return draw(denoiser, y.expand(count, *y.shape), card["picture"], w=card["w"] if w is None else w, steps=steps,
                 seed=seed, progress=progress, **how)
+
+
+class Gallery(list):
+    """Images in a list; a notebook shows it as a grid."""
+
+    @classmethod
+    def of(cls, x):
+        """x: (N, C, H, W) uint8, or float in [-1, 1]"""
+        x = (x if x.dtype == torch.uint8 else to_uint8(x)).permute(0, 2, 3, 1).cpu().numpy()
+        return cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
+
+    def grid(self, gap=2, zoom=2):
+        """All of them in rows on one white sheet, enlarged.  -> a PIL image"""
+        across = math.ceil(math.sqrt(len(self)))
+        wide, high = self[0].width + gap, self[0].height + gap
+        sheet = Image.new(self[0].mode, (gap + across * wide, gap + math.ceil(len(self) / across) * high), "white")
+        for i, picture in enumerate(self):
+            sheet.paste(picture, (gap + i % across * wide, gap + i // across * high))
+        return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+
+    def _repr_png_(self):
+        if not self:
+            return None
+        file = io.BytesIO()
+        self.grid(zoom=4).save(file, "PNG")
+        return file.getvalue()

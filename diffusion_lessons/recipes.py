@@ -30,7 +30,7 @@ RECIPES = {
         steps=28_000, batch=64, lr=1.5e-3, flip=True,
     ),
     "critters": dict(
-        labels=None, w=3.0, steps=19_000, batch=64, lr=1.5e-3, flip=False, drop_label=0.15,
+        labels=None, w=3.0, steps=23_000, batch=64, lr=1.5e-3, flip=False, drop_label=0.15,
         network=dict(in_channels=3, channels=(48, 96, 160), blocks=1, text=dict(width=128, layers=2, heads=4)),
     ),
 }  # fmt: skip
@@ -126,6 +126,8 @@ def gan(recipe, x, seed=0):
 
 def card(denoiser, recipe, data, seed, **about):
     """The card to save a trained denoiser with (see `weights.save`)."""
+    if recipe["labels"] is None:
+        about["words"] = list(captions.WORDS)
     return weights.denoiser_card(
         denoiser, data=Path(data.source).name, steps=recipe["steps"], batch=recipe["batch"], lr=recipe["lr"], seed=seed,
         w=recipe["w"], picture=list(data.x.shape[1:]), labels=recipe["labels"], code_version=__version__,
