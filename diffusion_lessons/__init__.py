@@ -16,7 +16,7 @@ def generate(prompt, *, model=None, steps=50, guidance=None, seed=0, count=4):
     -> a list of PIL images; a notebook shows it as a grid
     Raises ValueError when the model does not know a word, naming the nearest ones that it knows.
     """
-    from diffusion_lessons import generation    # here, so that `import diffusion_lessons` does not wait for torch
+    from diffusion_lessons import generation  # here, so that `import diffusion_lessons` does not wait for torch
 
     x = generation.generate(prompt, model=model, steps=steps, w=guidance, seed=seed, count=count)
     return generation.Gallery.of(x)

@@ -15,7 +15,6 @@ from diffusion_lessons.datasets import captions as writing
 from diffusion_lessons.datasets import critters, to_float, to_uint8
 from diffusion_lessons.doctor import examine
 
-
 DRAW = {"method": "ddim", "steps": 50}    # unless asked otherwise
 
 
@@ -34,7 +33,7 @@ def generate(options):
         save_arrays(options.out, pictures, np.broadcast_to(y, (len(pictures), *y.shape)))
     else:
         with runtime.atomic_write(options.out) as scratch:
-            generation.Gallery.of(pictures).grid(zoom=max(2, 128 // pictures.shape[-1])).save(scratch)
+            generation.Gallery.of(pictures).grid().save(scratch)
     print(f"{len(pictures)} pictures of {options.prompt!r} written to {options.out}")
     return 0
 
@@ -183,6 +182,8 @@ def sampler(options, protocol):
 
 def captions(options):
     """Print how far the captions of the training set can be trusted, and what one caption says about its picture."""
+    words = recipes.tokenizer()
+    words(options.caption or "")    # a word that it does not know fails here
     scenes = critters.draw_scenes(options.count, recipes.SCENES_SEED)
     written = writing.draw_captions(scenes, recipes.SCENES_SEED)
     found = writing.report(scenes, written)
@@ -193,11 +194,11 @@ def captions(options):
     for said, there in found["subjects"].items():
         print(f"  {said:<8} {in_percent(there)}")
     if options.caption:
-        said = writing.understood(" ".join(generation.tokenizer(weights.load("critters")[1]).split(options.caption)))
+        said = writing.understood(" ".join(words.split(options.caption)))
         count, there = writing.given(scenes, written, said)
         print(f"\nCaptions that say just {', '.join(said.values()) or 'nothing'}: {count:,}")
-        for name, words in there.items():
-            print(f"  {name:<8} {in_percent(words) if words else 'no such caption'}")
+        for name, shown in there.items():
+            print(f"  {name:<8} {in_percent(shown) if shown else 'no such caption'}")
     return 0
 
 

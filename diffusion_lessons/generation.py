@@ -82,7 +82,7 @@ class Gallery(list):
         x = (x if x.dtype == torch.uint8 else to_uint8(x)).permute(0, 2, 3, 1).cpu().numpy()
         return cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
 
-    def grid(self, gap=2, zoom=2):
+    def grid(self, gap=2, zoom=4):
         """All of them in rows on one white sheet, enlarged.  -> a PIL image"""
         across = math.ceil(math.sqrt(len(self)))
         wide, high = self[0].width + gap, self[0].height + gap
@@ -95,5 +95,5 @@ class Gallery(list):
         if not self:
             return None
         file = io.BytesIO()
-        self.grid(zoom=4).save(file, "PNG")
+        self.grid().save(file, "PNG")
         return file.getvalue()

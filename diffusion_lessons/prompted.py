@@ -89,7 +89,8 @@ def report(denoiser, tokenizer, critics, w, count=1000, seed=0, **how):
     figures["seen"], attributes, x = followed(denoiser, tokenizer, critics, combinations(), count, w, seed, **how)
     real, fake = (metrics.features(critics[0], y) for y in (real_scenes(attributes, seed), x))
     figures["recall"] = metrics.recall(real, fake)
-    figures["held_out"], attributes, x = followed(denoiser, tokenizer, critics, combinations(True), count, w, seed, **how)
+    unseen = combinations(held_out=True)
+    figures["held_out"], attributes, x = followed(denoiser, tokenizer, critics, unseen, count, w, seed, **how)
     frogs = (attributes[:, 0] == SUBJECTS.index("frog")) & (attributes[:, 2] == PROPS.index("stilts"))
     if frogs.any():
         figures["frogs_on_stilts"] = {"count": int(frogs.sum()),

@@ -30,7 +30,7 @@ RECIPES = {
         steps=28_000, batch=64, lr=1.5e-3, flip=True,
     ),
     "critters": dict(
-        labels=None, w=3.0, steps=23_000, batch=64, lr=1.5e-3, flip=False, drop_label=0.15,
+        labels=None, w=3.0, steps=17_000, batch=64, lr=1.2e-3, flip=False, drop_label=0.15,
         network=dict(in_channels=3, channels=(48, 96, 160), blocks=1, text=dict(width=128, layers=2, heads=4)),
     ),
 }  # fmt: skip
@@ -79,8 +79,9 @@ def training_set(name, flip=False, source="auto"):
     return data
 
 
-def captioned_critters(count=SCENES, seed=SCENES_SEED):
+def captioned_critters():
     """Critters with the tokens of their captions as y (N, L)."""
+    count, seed = SCENES, SCENES_SEED
     scenes = critters.draw_scenes(count, seed)
     tokens = tokenizer()([caption.text for caption in captions.draw_captions(scenes, seed)])
     return Pictures(critters.paint(scenes), tokens, f"critters: {count:,} captioned scenes drawn in code, seed {seed}")

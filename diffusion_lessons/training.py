@@ -78,8 +78,9 @@ class Trainer(Training):
     algorithm 1).
     `trainer.average` is a denoiser with the exponential moving average of the weights: the one to sample from.
 
-    x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels, (N, L) tokens or None;  steps: the length of the whole run
-    times: (lowest, highest) t drawn, 1..T if not given.  Learning rate: a short warm-up, then a cosine down to 0;
+    x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels, (N, L) tokens or None
+    steps: the length of the whole run;  times: (lowest, highest) t drawn, 1..T if not given
+    Learning rate: a short warm-up, then a cosine down to 0;
     constant=True leaves out the way down, so that one run can be judged at several budgets.
     Raises FloatingPointError when the loss is no longer a number; the weights are then those of the step before.
     """

@@ -1,7 +1,10 @@
 """The command line: what it writes, what it says, and how it ends (0 well, 1 failed, 2 usage, 130 Ctrl-C)."""
 
 import hashlib
+import io
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lessons import commands, metrics, recipes, weights
+from diffusion_lessons import commands, generate, generation, metrics, prompted, recipes, weights
 from diffusion_lessons.__main__ import build_parser, main
-from diffusion_lessons.models.critic import Classifier
+from diffusion_lessons.datasets import captions
+from diffusion_lessons.models.critic import Classifier, Critic
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(in_channels=1, channels=(32, 32), blocks=1)
@@ -62,7 +68,7 @@ def no_scratch_left(folder):
     return not [path for path in Path(folder).rglob(".*") if path.is_file()]
 
 
-@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate", "captions"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -119,12 +125,12 @@ def test_generate_writes_a_sheet(desk, small_weights):
     assert main([*command, "--out", "five.npz"]) == 0
     assert main([*command, "--out", "five.png"]) == 0
     sheet = np.asarray(Image.open("five.png"))
-    # 2 rows of 3 places, each 28 pixels and a gap of 2, all of it enlarged twice
-    assert sheet.shape == (2 * (2 * 30 + 2), 2 * (3 * 30 + 2))
+    # 2 rows of 3 places, each 28 pixels and a gap of 2, all of it enlarged four times
+    assert sheet.shape == (4 * (2 * 30 + 2), 4 * (3 * 30 + 2))
     x = np.load("five.npz")["x"]
-    assert (sheet[4:60:2, 4:60:2] == x[0]).all()
-    assert (sheet[64:120:2, 64:120:2] == x[4]).all()
-    assert (sheet[64:120, 124:180] == 255).all(), "the place left over is white"
+    assert (sheet[8:120:4, 8:120:4] == x[0]).all()
+    assert (sheet[128:240:4, 128:240:4] == x[4]).all()
+    assert (sheet[128:240, 248:360] == 255).all(), "the place left over is white"
 
 
 def test_the_sampler_follows_its_options(desk, small_weights):
@@ -148,6 +154,131 @@ def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsy
     assert "nothing that one could ask for" in capsys.readouterr().err
     assert said.count("\n") == 1
     assert not Path("pictures.png").exists()
+
+
+@pytest.fixture(scope="module")
+def small_reader(tmp_path_factory):
+    """A small network that reads sentences, trained for no time at all; it hears them all the same."""
+    folder = tmp_path_factory.mktemp("reader")
+    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(32, 32), blocks=1,
+                                                            text=dict(width=32, layers=1, heads=2))}
+    denoiser = recipes.build(recipe)
+    for weight in denoiser.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    card = weights.denoiser_card(denoiser, words=list(captions.WORDS), picture=[3, 32, 32], w=2.0)
+    weights.save(folder / "reader", denoiser.state_dict(), card)
+    return str(folder / "reader.safetensors")
+
+
+def test_a_sentence_makes_images(desk, small_reader):
+    how = dict(model=small_reader, steps=3, seed=4)
+    three = generate("A green frog, on stilts!", count=3, **how)
+    assert [(image.size, image.mode) for image in three] == [((32, 32), "RGB")] * 3
+    x = np.stack([np.asarray(image) for image in three]).astype(int)
+    one = np.asarray(generate("a green frog on stilts", count=1, **how)[0]).astype(int)
+    assert np.abs(one - x[0]).max() <= 1                  # capitals, commas and the batch do not count
+    assert np.abs(x[0] - x[1]).max() > 20
+    other = np.asarray(generate("a red frog on stilts", count=1, **how)[0]).astype(int)
+    assert np.abs(other - one).max() > 2
+    none, plain, strong = (np.asarray(generate("a red frog", count=1, guidance=w, **how)[0]).astype(int)
+                           for w in (0, 1, 6))
+    assert np.abs(plain - none).max() > 2
+    assert np.abs(strong - plain).max() > 2
+    empty = np.asarray(generate("", count=1, guidance=5, **how)[0]).astype(int)
+    assert np.abs(empty - none).max() <= 1                # nothing asked, nothing to insist on
+
+
+def test_images_show_themselves_as_a_grid(desk, small_reader):
+    images = generate("a frog", model=small_reader, steps=1, count=5)
+    page = Image.open(io.BytesIO(images._repr_png_()))
+    assert page.size == (4 * (3 * 34 + 2), 4 * (2 * 34 + 2))
+    assert (np.asarray(page)[8:136:4, 8:136:4] == np.asarray(images[0])).all()
+    assert images[:0] == []
+    assert type(images)()._repr_png_() is None
+
+
+def test_the_command_line_draws_what_the_call_draws(desk, small_reader):
+    command = ["generate", "a frog in the snow", "--model", small_reader, "--steps", "3", "--count", "2"]
+    assert main([*command, "--guidance", "3", "--out", "two.npz"]) == 0
+    file = np.load("two.npz")
+    images = generate("a frog in the snow", model=small_reader, steps=3, count=2, guidance=3)
+    assert np.abs(file["x"].astype(int) - np.stack([np.asarray(image) for image in images])).max() <= 1
+    assert file["y"].shape == (2, 18)
+
+
+def test_a_digit_is_drawn_by_the_digits_and_a_sentence_by_the_critters():
+    assert generation.model_for("7") == generation.model_for(" 7 ") == generation.model_for(7) == "digits"
+    assert {generation.model_for(text) for text in ("a frog", "", "77", "seven")} == {"critters"}
+
+
+def test_unknown_words_are_answered_by_the_nearest(desk, small_reader, capsys):
+    assert main(["generate", "a frog on stiltz with a dragon", "--model", small_reader]) == 1
+    said = capsys.readouterr().err
+    assert '"stiltz" (did you mean "stilts"' in said
+    assert '"dragon"' in said
+    assert "rabbit, rabbits" in said       # all the words are listed
+    with pytest.raises(ValueError, match="did you mean"):
+        generate("a grren frog", model=small_reader)
+    with pytest.raises(ValueError, match="20 words; this model reads 16"):
+        generate("frog " * 20, model=small_reader)
+
+
+KNOWN = st.lists(st.sampled_from(captions.WORDS), max_size=20).map(" ".join)
+
+
+@given(st.one_of(st.text(max_size=60), KNOWN))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_prompts_of_any_text_give_a_picture_or_a_clear_error(small_reader, prompt):
+    words = re.findall(r"[^\W_]+", prompt.lower())
+    if set(words) <= set(captions.WORDS) and len(words) <= captions.LONGEST:
+        (image,) = generate(prompt, model=small_reader, steps=1, count=1)
+        assert np.asarray(image).std() > 1
+    else:
+        with pytest.raises(ValueError, match="never seen|words; this model reads"):
+            generate(prompt, model=small_reader, steps=1, count=1)
+
+
+def test_evaluate_critters_prints_seeded_json(desk, small_reader, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "load_critic", lambda name: Critic(channels=(8, 8), width=8).eval())
+    command = ["evaluate", small_reader, "--count", "12", "--steps", "1", "--seed", "3"]
+    torch.manual_seed(0)
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    torch.manual_seed(0)
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (found["w"], found["steps"], found["seed"]) == (2.0, 1, 3)
+    for part in ("seen", "held_out"):
+        assert found[part]["count"] == 12
+        assert {"all", "all_lower95", "subject", "colour", "prop", "place", "second"} <= set(found[part])
+    assert {"recall", "diversity"} <= set(found)
+
+
+def test_captions_says_how_far_they_are_true(capsys):
+    assert main(["captions", "muppets cooking in the kitchen", "--count", "8000"]) == 0
+    said = capsys.readouterr().out
+    assert "subject  said in" in said
+    told = float(re.search(r"\n  muppet   muppet ([\d.]+)%", said)[1])
+    assert 75 < told < 90                          # P(muppet | a caption that names one)
+    assert "Captions that say just muppet, cooking, kitchen" in said
+    assert "place    kitchen 100.0%" in said
+    assert main(["captions", "a dragon", "--count", "10"]) == 1
+    assert '"dragon"' in capsys.readouterr().err
+
+
+def test_train_critters_writes_weights_that_read(desk, monkeypatch, capsys):
+    monkeypatch.setattr(recipes, "SCENES", 200)
+    small = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(32, 32), blocks=1,
+                                                           text=dict(width=32, layers=1, heads=2))}
+    monkeypatch.setitem(recipes.RECIPES, "critters", small)
+    assert main(["train", "--data", "critters", "--steps", "3", "--batch", "4", "--out", "mine.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert 'generate "a green frog in the snow" --model mine.safetensors' in said
+    assert main(["generate", "a green frog in the snow", "--model", "mine.safetensors", "--steps", "2"]) == 0
+    card = weights.load("mine.safetensors")[1]
+    assert card["words"] == list(captions.WORDS)
+    assert "200 captioned scenes" in card["data"]
 
 
 def test_a_failed_write_leaves_the_old_file(desk, small_weights, monkeypatch, capsys):
@@ -264,7 +395,7 @@ def judge(tmp_path, monkeypatch):
 
 
 def test_evaluate_prints_the_protocols_figures(desk, judge, small_weights, capsys):
-    assert main(["evaluate", "--model", small_weights, "--count", "100", "--steps", "2", "--w", "2"]) == 0
+    assert main(["evaluate", small_weights, "--count", "100", "--steps", "2", "--w", "2"]) == 0
     said = capsys.readouterr().out
     assert "100 pictures" in said
     assert "w = 2" in said
@@ -337,7 +468,8 @@ def test_the_shipped_model_draws_what_is_asked(desk):
 
 
 def test_evaluate_draws_by_the_protocol_unless_told_otherwise():
-    options = build_parser().parse_args(["evaluate"])
-    assert {"method": options.sampler, "steps": options.steps} == metrics.PROTOCOL
-    options = build_parser().parse_args(["generate", "7"])
-    assert (options.sampler, options.steps) == ("ddim", 50)
+    plain, told = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
+    for protocol in (metrics.PROTOCOL, prompted.PROTOCOL, commands.DRAW):
+        assert commands.sampler(plain, protocol) == {**protocol, "batch": commands.batch_size()}
+        assert commands.sampler(told, protocol) == {**protocol, "batch": commands.batch_size(), "steps": 7, "eta": 1}
+    assert commands.DRAW == {"method": "ddim", "steps": 50}

@@ -3,8 +3,7 @@
     python tools/train_critics.py            about 15 minutes on two cores
 
 The first is the measure of the course; the second, of another shape and another seed, checks the first. Writes
-pretrained/critters_critic, pretrained/critters_second, and pretrained/critters_real: features of fresh scenes that are
-drawn as training scenes are, by which recall is measured.
+pretrained/critters_critic and pretrained/critters_second.
 """
 
 import argparse
@@ -22,11 +21,11 @@ CRITICS = {
     "critters_critic": dict(network=dict(channels=(32, 64, 96), width=64), seed=100),
     "critters_second": dict(network=dict(channels=(24, 48, 96, 128), width=96), seed=200),
 }
-TEST_SEED, REAL_SEED, TEST_COUNT, REAL_COUNT = 300, 400, 20_000, 5_000
+TEST_SEED, TEST_COUNT = 300, 20_000
 
 
 def train(network, seed, steps, batch=128, lr=3e-3, fresh=64):
-    """AdamW with a learning rate that falls to 0; new scenes are drawn every `fresh` steps, so none is learned by heart."""
+    """AdamW, a learning rate that falls to 0; new scenes are drawn every `fresh` steps, so none is learned by heart."""
     torch.manual_seed(seed)
     critic = Critic(**network).to(runtime.device())
     optimizer = torch.optim.AdamW(critic.parameters(), lr=lr, weight_decay=0.01)
@@ -60,7 +59,6 @@ def main():
     command = f"python tools/train_critics.py --steps {steps}"
     scenes = critters.draw_all_pairs(TEST_COUNT, TEST_SEED)
     x, wanted = to_float(critters.paint(scenes)), scenes.attributes()
-    real = to_float(critters.paint(critters.draw_scenes(REAL_COUNT, REAL_SEED)))
     about = {"data": "critters of all pairs, drawn in code", "steps": steps, "code_version": __version__,
              "command": command}
     for name, recipe in CRITICS.items():
@@ -70,10 +68,6 @@ def main():
         weights.save(weights.FOLDER / name, critic.state_dict(),
                      {"kind": "critic", "network": critic.config, **about, "seed": recipe["seed"],
                       "figures": {"fresh_scenes": TEST_COUNT, **figures}}, torch.float16)
-        if name == "critters_critic":
-            weights.save(weights.FOLDER / "critters_real", {"features": metrics.features(critic, real)},
-                         {"kind": "features", **about, "data": f"{REAL_COUNT:,} critters as in training",
-                          "seed": REAL_SEED}, torch.float16)
 
 
 if __name__ == "__main__":

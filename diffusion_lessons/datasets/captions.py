@@ -13,6 +13,7 @@ So a caption may keep quiet, but only the subject is ever untrue, or all of a st
 `python -m diffusion_lessons captions` counts it, with P(attribute | caption), in the captions of the training set.
 """
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -161,11 +162,10 @@ def keywords():
     """Which words give an attribute away.  -> {word: (attribute, value)}"""
     found = {colour: ("colour", colour) for colour in COATS}
     for name, forms in NAMES.items():
-        found.update({word: ("subject", name) for pair in forms for word in pair})
-    found.update(nobody=("subject", "nobody"), empty=("subject", "nobody"))
+        found |= dict.fromkeys(itertools.chain(*forms), ("subject", name))
+    found |= dict.fromkeys(("nobody", "empty"), ("subject", "nobody"))
     for name, words in KEYWORDS.items():
-        attribute = "prop" if name in PROPS else "place"
-        found.update({word: (attribute, name) for word in words.split()})
+        found |= dict.fromkeys(words.split(), ("prop" if name in PROPS else "place", name))
     return found
 
 
@@ -204,7 +204,8 @@ def report(scenes, captions):
         found["says"][attribute] = len(right) / len(pairs)
         found["true"][attribute] = sum(right) / max(1, len(right))
     for said in SUBJECTS:
-        found["subjects"][said] = shares(name["subject"] for caption, name in pairs if caption.said.get("subject") == said)
+        there = (name["subject"] for caption, name in pairs if caption.said.get("subject") == said)
+        found["subjects"][said] = shares(there)
     return found
 
 

@@ -104,7 +104,8 @@ def draw_all_pairs(count, seed=0):
 def scenes_of(count, seed=0, **attributes):
     """Scenes with these attributes, all else by chance: scenes_of(9, subject="frog", prop="stilts").
 
-    What is left out is drawn evenly, and there is somebody unless subject="nobody". Raises ValueError for unknown words.
+    What is left out is drawn evenly, and there is somebody unless subject="nobody".
+    Raises ValueError for unknown words.
     """
     g = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randint(len(words), (count,), generator=g) for name, words in

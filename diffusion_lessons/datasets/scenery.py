@@ -1,7 +1,5 @@
 """The places that critters live in, painted from edge to edge. `u(k)` is the k-th random number of each scene, 0..1."""
 
-import math
-
 import torch
 
 from .shapes import box, circle, ellipse, line, triangle
@@ -34,10 +32,10 @@ def sun(p, u):
     p.paint(circle(p.place, at, .14), SUN)
 
 
-def dots(p, u, count, radius, low, colour):
-    """Stars or snowflakes: one in each of `count` columns, at a random height above `low`."""
-    far = [circle(p.place, (2 * (k + u(20 + k)) / count - 1, low + (1 - low) * u(30 + k)), radius) for k in range(count)]
-    p.paint(torch.stack(far).amin(0), colour)
+def dots(p, u, count, radius, low, colour, high=1.):
+    """Stars, snowflakes, flowers: one in each of `count` columns, at a random height from `low` to `high`."""
+    at = [(2 * (k + u(20 + k)) / count - 1, low + (high - low) * u(30 + k)) for k in range(count)]
+    p.paint(torch.stack([circle(p.place, place, radius) for place in at]).amin(0), colour)
 
 
 def meadow(p, u):
@@ -48,8 +46,7 @@ def meadow(p, u):
     p.paint(cloud, WHITE, .9)
     p.paint(hill(p, GROUND + .16, .09, 6.3 * u(4)), HILL)
     p.paint(hill(p, GROUND, .04, 6.3 * u(5)), GRASS)
-    flowers = [circle(p.place, (2 * (k + u(20 + k)) / 5 - 1, -.94 + .3 * u(30 + k)), .035) for k in range(5)]
-    p.paint(torch.stack(flowers).amin(0), BLOSSOM)
+    dots(p, u, 5, .035, -.94, BLOSSOM, high=-.64)
 
 
 def kitchen(p, u):

@@ -43,7 +43,7 @@ def close(a, b):
     """Whether two answers agree but for rounding."""
     a, b = as_numbers(a), as_numbers(b)
     scale = np.abs(b[np.isfinite(b)]).max(initial=1e-6)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * scale))
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True))
 
 
 @dataclass(frozen=True)

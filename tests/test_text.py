@@ -1,0 +1,256 @@
+"""The tokeniser, the transformer that reads, and how the U-Net listens to it."""
+
+import random
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_lessons import recipes, schedules, training
+from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.models.text import END, PAD, START, CrossAttention, Reading, TextEncoder, Tokenizer
+from diffusion_lessons.models.unet import UNet
+
+TOKENS = Tokenizer(["a", "cat", "frog", "green", "in", "on", "snow", "stilts", "the"], longest=6)
+PROMPTS = ["a green frog on stilts", "frog", "the snow", ""]
+
+
+def encoder(**settings):
+    torch.manual_seed(0)
+    net = TextEncoder(**{"vocabulary": 9, "length": 8, "width": 32, "layers": 2, "heads": 2, **settings})
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_(std=0.2)
+    return net.eval()
+
+
+@pytest.fixture
+def net():
+    """A small U-Net that reads, without the zeros it begins with."""
+    torch.manual_seed(0)
+    text = dict(vocabulary=9, length=8, width=32, layers=1, heads=2)
+    net = UNet(in_channels=1, channels=(16, 32, 32), blocks=1, text=text)
+    with torch.no_grad():
+        for p in net.parameters():
+            if not p.any():
+                p.normal_(std=0.1)
+    return net.eval()
+
+
+X = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+T = torch.tensor([10, 200, 500, 900])
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_a_sentence_becomes_start_words_end_and_padding():
+    assert TOKENS("A green, FROG!").tolist() == [[START, 3, 6, 5, END, PAD, PAD, PAD]]
+    assert TOKENS("").tolist() == [[START, END] + [PAD] * 6]
+    assert TOKENS(["frog", "a cat"]).shape == (2, 8)
+    assert [TOKENS.word(n) for n in TOKENS("on stilts")[0]] == ["<start>", "on", "stilts", "<end>", "", "", "", ""]
+
+
+@given(st.lists(st.sampled_from(TOKENS.words), max_size=6))
+@settings(deadline=None, derandomize=True)
+def test_tokens_give_the_words_back(words):
+    row = TOKENS(" ".join(words))[0]
+    assert [TOKENS.word(n) for n in row if n > END] == words
+    assert len(set(map(TOKENS.word, range(12)))) == 12
+
+
+def test_unknown_words_get_the_nearest_known_ones():
+    with pytest.raises(ValueError, match=re.escape('"stiltz" (did you mean "stilts"?) and "quux"')):
+        TOKENS("a frog on stiltz quux stiltz")
+    with pytest.raises(ValueError, match="It knows 9 words: a, cat, frog, green"):
+        TOKENS("dog")
+    with pytest.raises(ValueError, match="has 7 words; this model reads 6: say it shorter"):
+        TOKENS("a a a a a a frog")
+
+
+# ---------------------------------------------------------------- the transformer
+
+
+@torch.no_grad()
+def test_no_token_sees_what_comes_later():
+    net, g = encoder(), torch.Generator().manual_seed(0)
+    tokens = torch.randint(1, 12, (3, 8), generator=g)
+    words = net(tokens).words
+    for place in range(8):
+        other = tokens.clone()
+        other[:, place] = (tokens[:, place] + 1) % 9 + 3
+        off = (net(other).words - words).abs().amax(-1)      # (3, 8)
+        assert (off[:, :place] == 0).all()
+        assert (off[:, place:] > 1e-4).all()                 # and all that comes later hears of it
+
+
+def test_the_gradient_of_a_token_reaches_itself_and_earlier_ones_only():
+    net, tokens = encoder(), TOKENS("a green frog in the snow")
+    for place in range(8):
+        net.zero_grad()
+        net(tokens).words[0, place].square().sum().backward()
+        heard = net.place.weight.grad.abs().sum(1) > 0       # (8,)
+        assert heard.tolist() == [k <= place for k in range(8)]
+
+
+@torch.no_grad()
+def test_padding_changes_nothing_in_the_reading():
+    net, tokens = encoder(), TOKENS(PROMPTS)
+    long, short = net(tokens), net(tokens[:, :7])            # the longest has 5 words, so place 8 is padding
+    torch.testing.assert_close(long.words[:, :7], short.words, rtol=0, atol=1e-6)
+    torch.testing.assert_close(long.whole, short.whole, rtol=0, atol=1e-6)
+    assert long.real.sum(1).tolist() == [7, 3, 4, 2]
+
+
+@torch.no_grad()
+def test_the_sentence_as_a_whole_is_what_stands_at_its_end():
+    net, tokens = encoder(), TOKENS(PROMPTS)
+    reading = net(tokens)
+    for row, place in enumerate((6, 2, 3, 1)):
+        assert torch.equal(reading.whole[row], reading.words[row, place])
+    assert (torch.cdist(reading.whole, reading.whole) + 9 * torch.eye(4)).min() > 0.1     # four sentences, four vectors
+
+
+@torch.no_grad()
+def test_the_order_of_words_is_heard():
+    net = encoder()
+    a, b = net(TOKENS(["green frog cat", "frog green cat"])).whole
+    assert (a - b).abs().max() > 0.01
+
+
+# ---------------------------------------------------------------- the picture looks at the words
+
+
+@torch.no_grad()
+def test_the_weights_are_those_that_the_layer_mixes_by():
+    torch.manual_seed(0)
+    layer = CrossAttention(64, 32, head_width=64)            # one head, so the mean of the heads is that head
+    torch.nn.init.normal_(layer.to_out.weight, std=0.1)
+    x, reading = torch.randn(4, 64, 3, 5), encoder()(TOKENS(PROMPTS))
+    weights = layer.weights(x, reading)                      # (B, L, H, W)
+    assert weights.shape == (4, 8, 3, 5)
+    torch.testing.assert_close(weights.sum(1), torch.ones(4, 3, 5), rtol=0, atol=1e-5)
+    assert (weights.movedim(1, -1)[~reading.real[:, None, None].expand(4, 3, 5, 8)] == 0).all()
+    values = layer.to_kv(reading.words)[..., 64:]            # (B, L, C)
+    mixed = torch.einsum("blhw,blc->bchw", weights, values)
+    torch.testing.assert_close(layer(x, reading), x + layer.to_out(mixed), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_changes_nothing_in_the_picture(net):
+    """Neither how much of it there is nor what stands in its place."""
+    tokens = TOKENS(PROMPTS)
+    said = net(X, T, tokens)
+    torch.testing.assert_close(net(X, T, tokens[:, :7]), said, rtol=0, atol=1e-5)
+    reading = net.read(tokens)
+    noise = torch.where(reading.real[..., None], reading.words, 100.0)
+    torch.testing.assert_close(net(X, T, reading._replace(words=noise)), said, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_nothing_asked_is_the_sentence_without_words(net):
+    none = net(X, T)
+    torch.testing.assert_close(net(X, T, TOKENS([""] * 4)), none, rtol=0, atol=1e-5)
+    assert torch.equal(net.nothing(), TOKENS("")[0])
+    assert (net(X, T, TOKENS(PROMPTS)) - none).flatten(1).abs().amax(1)[:3].min() > 1e-3
+
+
+def test_what_stands_for_nothing_is_learned(net):
+    net(X, T).square().sum().backward()
+    grad = net.text.token.weight.grad.abs().sum(1)
+    assert grad[START] > 0
+    assert grad[END] > 0
+    assert (grad[END + 1:] == 0).all()
+
+
+@torch.no_grad()
+def test_single_words_and_the_whole_are_both_heard(net):
+    reading, other = net.read(TOKENS(["a green frog"] * 4)), net.read(TOKENS(["a cat frog"] * 4))
+    said = net(X, T, reading)
+    for mixed in (reading._replace(words=other.words), reading._replace(whole=other.whole)):
+        assert (net(X, T, mixed) - said).flatten(1).abs().amax(1).min() > 1e-3
+    assert torch.equal(net(X, T, TOKENS(["a green frog"] * 4)), said)
+
+
+@torch.no_grad()
+def test_each_picture_hears_its_own_sentence(net):
+    tokens = TOKENS(PROMPTS)
+    together = net(X, T, tokens)
+    alone = torch.cat([net(X[i:i + 1], T[i:i + 1], tokens[i:i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_reading_network_is_built_again_from_its_config(net):
+    again = UNet(**net.config)
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval()(X, T, TOKENS(PROMPTS)), net(X, T, TOKENS(PROMPTS)))
+
+
+def test_words_are_heard_at_all_levels_but_the_first(net):
+    channels = [layer.to_q.in_channels for part in (net.down, net.up) for layer in part
+                if isinstance(layer, CrossAttention)]
+    assert channels == [32, 32, 32, 32]
+
+
+# ---------------------------------------------------------------- training
+
+
+def reader(drop_label, count=400):
+    text = dict(vocabulary=9, length=8, width=16, layers=1, heads=2)
+    net = UNet(in_channels=1, channels=(8, 16), blocks=1, text=text)
+    tokens = TOKENS(["a frog", "the snow"] * (count // 2))
+    return training.Trainer(Denoiser(net, schedules.cosine(100)), torch.zeros(count, 1, 8, 8), tokens, steps=9,
+                            batch=200, drop_label=drop_label)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.15, 1.0])
+def test_captions_are_hidden_one_by_one_at_the_asked_rate(rate):
+    trainer = reader(rate)
+    counts = []
+    for k in range(20):
+        y = trainer.draw(k)[3]
+        hidden = (y == TOKENS("")).all(1)
+        assert ((y == TOKENS("a frog")).all(1) | (y == TOKENS("the snow")).all(1) | hidden).all()
+        counts.append(hidden.float().mean().item())
+    mean = sum(counts) / 20
+    assert abs(mean - rate) < 0.02
+    if rate == 0.15:     # in every batch some are hidden and some are not
+        assert min(counts) > 0
+        assert max(counts) < 0.4
+
+
+def test_tokens_need_a_network_that_reads():
+    net = UNet(channels=(8, 16), blocks=1, classes=3)
+    with pytest.raises(ValueError, match="the network cannot read"):
+        training.Trainer(Denoiser(net, schedules.cosine(100)), torch.zeros(2, 1, 8, 8), TOKENS(["", ""]), steps=1)
+
+
+def test_it_learns_what_words_mean():
+    """Frogs are bright and cats are dark, whatever stands around them: sentences never seen are understood too."""
+    dice = random.Random(0)
+    kinds = [dice.choice(["frog", "cat"]) for _ in range(300)]
+    texts = [" ".join(dice.sample(["a", "green", "in", "on", "snow", "stilts", "the", kind], 5)) for kind in kinds]
+    texts = [text if kind in text.split() else f"{text} {kind}" for text, kind in zip(texts, kinds)]
+    x = torch.tensor([0.8 if kind == "frog" else -0.8 for kind in kinds])[:, None, None, None].repeat(1, 1, 4, 4)
+    torch.manual_seed(0)
+    net = UNet(in_channels=1, channels=(16, 32), blocks=1, patch=1,
+               text=dict(vocabulary=9, length=8, width=32, layers=1, heads=2))
+    trainer = training.Trainer(Denoiser(net, schedules.cosine(100)), x[:200], TOKENS(texts[:200]), steps=250, batch=32,
+                               lr=3e-3, ema=0.9)
+    average = training.run(trainer)
+    x_t = torch.randn(100, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        guess = average(x_t, torch.full((100,), 100), TOKENS(texts[200:])).x0.flatten(1).mean(1)
+    assert ((guess > 0) == (x[200:, 0, 0, 0] > 0)).float().mean() > 0.95
+    assert (guess - x[200:, 0, 0, 0]).abs().median() < 0.2
+
+
+def test_the_recipe_of_critters_stays_small():
+    denoiser = recipes.build(recipes.RECIPES["critters"])
+    assert sum(p.numel() for p in denoiser.parameters()) <= 5_000_000
+    assert 0.1 <= recipes.RECIPES["critters"]["drop_label"] <= 0.2
+    reading = denoiser.net.read(recipes.tokenizer()("a frog"))
+    assert isinstance(reading, Reading)
