@@ -5,15 +5,18 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
 
 import torch
 
 from diffusion_lessons import __version__, runtime, weights
+from diffusion_lessons.datasets.captions import WORDS
 from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
 
 NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "scikit-image", "tqdm")
 SHIPPED = (  # what the lessons cannot do without
-    "digits", "digits_judge", "digits_real", "gan_healthy", "gan_collapsed", "gan_no_noise",
+    "critters", "critters_critic", "critters_second", "digits", "digits_judge", "digits_real",
+    "gan_healthy", "gan_collapsed", "gan_no_noise",
 )  # fmt: skip
 DATA_SETS = {
     # name: (file in the Keras layout, shape of a picture, torchvision's class and folder, what to do without)
@@ -30,6 +33,7 @@ def examine():
     look_at_machine()
     advice += look_at_data()
     advice += look_at_weights()
+    look_at_words()
     print()
     if not advice:
         print("All is well.")
@@ -109,6 +113,12 @@ def free_space(folder):
     while not folder.exists():
         folder = folder.parent
     return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+
+
+def look_at_words():
+    """Print all words that a sentence about critters may have."""
+    print(f"\nWords that critters can be asked for with ({len(WORDS)})")
+    print(textwrap.fill(" ".join(WORDS), 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def look_at_weights():

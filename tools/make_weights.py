@@ -2,6 +2,7 @@
 
     python tools/make_weights.py digits          about 45 minutes on two cores
     python tools/make_weights.py cifar           some hours on two cores; --full, the large network, is for a GPU
+    python tools/make_weights.py critters        an hour and a half on one core
     python tools/make_weights.py digits --steps 300 --out /tmp/try     a short try
 
 Kill it when you like: it goes on from its checkpoint in checkpoints/.
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from diffusion_lessons import generation, metrics, recipes, training, weights
+from diffusion_lessons import generation, metrics, prompted, recipes, training, weights
 from diffusion_lessons.datasets import load_cifar, to_float
 from diffusion_lessons.forward import add_noise
 
@@ -46,7 +47,8 @@ def main():
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--w", type=float, help="guidance scale to measure and recommend")
-    parser.add_argument("--count", type=int, default=10_000, help="samples that the figures are computed from")
+    parser.add_argument("--count", type=int, default=10_000, 
+                        help="samples that the figures are computed from (of critters a tenth as many prompts)")
     parser.add_argument("--full", action="store_true", help="the large network, for a GPU")
     parser.add_argument("--out", type=Path, help="where to write the weights (default: the package's own folder)")
     args = parser.parse_args()
@@ -64,6 +66,9 @@ def main():
     figures = {"minutes_of_last_run": round((time.time() - began) / 60, 1)}
     if args.name == "digits":
         figures |= judged(average, recipe, args.count)
+    elif args.name == "critters":
+        critics = weights.load_critic("critters_critic"), weights.load_critic("critters_second")
+        figures |= prompted.report(average, recipes.tokenizer(), critics, recipe["w"], args.count // 10, progress=True)
     else:
         figures["held_out_loss"] = held_out_loss(average, load_cifar("test"))
     print(f"\n{figures}")

@@ -19,10 +19,16 @@ from diffusion_lessons.classroom.style import (
     YELLOW,
     use_style,
 )
-from diffusion_lessons.classroom.widgets import denoise_slider, loop_player, noise_slider, walk_slider
+from diffusion_lessons.classroom.widgets import (
+    denoise_slider,
+    loop_player,
+    noise_slider,
+    sentence_maker,
+    walk_slider,
+)
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "PURPLE", "SKY", "VERMILLION", "YELLOW",
     "animate", "bars", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player",
-    "noise_slider", "points", "show_pictures", "use_style", "walk_slider",
+    "noise_slider", "points", "sentence_maker", "show_pictures", "use_style", "walk_slider",
 ]

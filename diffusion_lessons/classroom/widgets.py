@@ -10,8 +10,12 @@ from PIL import Image, ImageDraw
 
 from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.style import BLUE, ORANGE, VERMILLION, Drawing, styled
+from diffusion_lessons.datasets import critters
+from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
+from diffusion_lessons.guidance import Guided
 from diffusion_lessons.models.gan import globe
+from diffusion_lessons.samplers import PictureNoise, finish, sample
 from diffusion_lessons.schedules import make_schedule
 
 SIZE = 240   # screen pixels of a picture
@@ -131,6 +135,31 @@ def walk_slider(generator, seed=0, step=30):
                             "noise, one picture")
 
     return _assemble([turn, tilt], [turn, tilt], {"the picture here": here, "the map around": where}, words, draw)
+
+
+def sentence_maker(denoiser, tokenizer, w=3.0, steps=25, seed=0):
+    """Build a sentence from menus, and see what the network makes of it.
+
+    denoiser: one that reads;  tokenizer: its own;  w: guidance scale;  steps: of the loop, few to be quick
+    """
+    says = {"subject": critters.SUBJECTS[:-1], "colour": list(critters.COATS), "prop": critters.PROPS[1:],
+            "place": critters.PLACES}
+    layout = widgets.Layout(width="220px")
+    menus = {name: widgets.Dropdown(options=["(not said)", *words], value=words[0], description=name, layout=layout)
+             for name, words in says.items()}
+    number = _slider("seed", 0, 20, seed)
+    picture, words = _empty(), widgets.HTML()
+
+    def draw():
+        text = phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not said)"})
+        x_T = PictureNoise(number.value, 1)((3, 32, 32)).to(next(denoiser.parameters()).device)
+        asked = Guided(denoiser, tokenizer(text).to(x_T.device), w)
+        picture.value = picture_bytes(finish(sample(asked, x_T, denoiser.schedule, steps, clip=True)))
+        words.value = large(f"<b>{text}</b>")
+
+    movers = [*menus.values(), number]
+    boxes = widgets.VBox([widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap")), number])
+    return _assemble([boxes], movers, {"what it draws": picture}, words, draw)
 
 
 def picture_bytes(x, size=SIZE):

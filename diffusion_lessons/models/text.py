@@ -148,3 +148,25 @@ class CrossAttention(nn.Module):
         q, k, v = self.queries_keys_values(x, reading)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=reading.real[:, None, None])
         return x + self.to_out(mixed.transpose(-1, -2).reshape(x.shape))
+
+
+@torch.no_grad()
+def attention_maps(net, x_t, t, y):
+    """Where a network looks for each token: the cross-attention of its largest maps, the mean of their layers.
+
+    net: a UNet with text, called as net(x_t, t, y)  ->  (B, L, h, w), sum over L = 1
+    """
+    found = []
+    layers = [layer for layer in net.modules() if isinstance(layer, CrossAttention)]
+
+    def note(layer, seen):
+        found.append(layer.weights(*seen))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        net(x_t, t, y)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    largest = max(maps.shape[-1] for maps in found)
+    return torch.stack([maps for maps in found if maps.shape[-1] == largest]).mean(0)
