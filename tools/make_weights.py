@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--w", type=float, help="guidance scale to measure and recommend")
-    parser.add_argument("--count", type=int, default=10_000, 
+    parser.add_argument("--count", type=int, default=10_000,
                         help="samples that the figures are computed from (of critters a tenth as many prompts)")
     parser.add_argument("--full", action="store_true", help="the large network, for a GPU")
     parser.add_argument("--out", type=Path, help="where to write the weights (default: the package's own folder)")
