@@ -90,3 +90,49 @@ def test_guidance_steers_a_loop_to_the_label():
 def test_a_negative_scale_is_refused(w):
     with pytest.raises(ValueError, match="w must be 0 or more"):
         Guided(Labelled(), Y, w)
+
+
+def test_a_negative_takes_the_place_of_nothing(case):
+    inner, other = Labelled(), torch.tensor([5, 2, 0, 1])
+    away, towards = inner(*case, other), inner(*case, Y)
+    for w in (0.0, 0.4, 3.0):
+        hat = Guided(inner, Y, w, negative=other)(*case)
+        torch.testing.assert_close(hat.eps, away.eps + w * (towards.eps - away.eps), rtol=0, atol=1e-12)
+    same = Guided(inner, Y, 7.0, negative=Y)(*case)
+    torch.testing.assert_close(same.x0, towards.x0, rtol=0, atol=1e-12)    # away from and towards the same: nothing
+
+
+def test_outside_its_interval_guidance_is_plain_conditioning(case):
+    x_t, inner = case[0], Labelled()
+    for t in (1, 299, 300, 500, 700, 701, 1000):
+        t_all = torch.full((4,), t)
+        hat = Guided(inner, Y, 4.0, interval=(300, 700))(x_t, t_all)
+        plain = Guided(inner, Y, 4.0 if 300 <= t <= 700 else 1.0)(x_t, t_all)
+        assert torch.equal(hat.eps, plain.eps)
+        assert torch.equal(hat.x0, plain.x0)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_rescaling_brings_the_spread_back(share, case):
+    """The formula of Lin et al. 2023, eq. 15 and 16, written out; and eps follows x0."""
+    x_t, t = case
+    inner = Labelled()
+    inner.schedule = SCHEDULE
+    plain, strong = Guided(inner, Y, 1.0)(x_t, t).x0, Guided(inner, Y, 8.0)(x_t, t).x0
+    hat = Guided(inner, Y, 8.0, rescale=share)(x_t, t)
+    for i in range(4):
+        rescaled = strong[i] * plain[i].std() / strong[i].std()
+        torch.testing.assert_close(hat.x0[i], share * rescaled + (1 - share) * strong[i], rtol=0, atol=1e-9)
+    if share == 1:
+        torch.testing.assert_close(hat.x0.flatten(1).std(1), plain.flatten(1).std(1), rtol=0, atol=1e-9)
+    ab = SCHEDULE.alpha_bar[t].reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(ab.sqrt() * hat.x0 + (1 - ab).sqrt() * hat.eps, x_t, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    (dict(rescale=1.5), "rescale must lie in 0..1"), (dict(rescale=-0.1), "rescale must lie in 0..1"),
+    (dict(interval=(500, 300)), "low <= high"),
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(how, words):
+    with pytest.raises(ValueError, match=words):
+        Guided(Labelled(), Y, 2.0, **how)

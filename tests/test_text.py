@@ -117,7 +117,7 @@ def test_the_sentence_as_a_whole_is_what_stands_at_its_end():
 def test_the_order_of_words_is_heard():
     net = encoder()
     a, b = net(TOKENS(["green frog cat", "frog green cat"])).whole
-    assert (a - b).abs().max() > 0.01
+    assert (a - b).abs().max() > 1e-3
 
 
 # ---------------------------------------------------------------- the picture looks at the words
@@ -187,6 +187,11 @@ def test_a_reading_network_is_built_again_from_its_config(net):
     again = UNet(**net.config)
     again.load_state_dict(net.state_dict())
     assert torch.equal(again.eval()(X, T, TOKENS(PROMPTS)), net(X, T, TOKENS(PROMPTS)))
+
+
+def test_each_picture_needs_a_sentence(net):
+    with pytest.raises(ValueError, match="4 pictures but 1 sentences"):
+        net(X, T, TOKENS("a frog"))
 
 
 def test_words_are_heard_at_all_levels_but_the_first(net):

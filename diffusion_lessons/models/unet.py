@@ -147,7 +147,10 @@ class UNet(nn.Module):
     def forward(self, x, t, y=None):
         if any(side % self.fold for side in x.shape[-2:]):
             raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad it")
-        y = y if self.text is None else self.read(y, len(x))
+        if self.text is not None:
+            y = self.read(y, len(x))
+            if len(y.whole) != len(x):
+                raise ValueError(f"{len(x)} pictures but {len(y.whole)} sentences: give one to each")
         emb = self.embed(t, y)
 
         def through(layer, h):

@@ -221,7 +221,6 @@ def guide(eps_u, eps_c, w):
 
 GUIDED = Exercise(
     "4.5", "guided_eps(eps_u, eps_c, w)", draw_guided, guide, shows=[guidance.Guided.__call__],
-    remark="torch.lerp(u, c, w) is u + w (c - u).",
     praise="right: from \"without\" towards \"with\", and w times as far.",
     hints=["eps_c - eps_u is the direction in which the label pulls.",
            "Start from eps_u and go w times that far."],
