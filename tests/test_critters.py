@@ -37,6 +37,14 @@ def test_the_same_scene_at_32_and_64_is_the_same_picture():
     assert (other - small).abs().mean() > 0.15    # the tolerance means something: other scenes are far away
 
 
+def test_edges_are_one_pixel_soft_at_every_size():
+    drawn = critters.draw_all_pairs(100, seed=1)
+    for size in (32, 64, 128):
+        x = critters.paint(drawn, size).float() / 255
+        steps = x.diff(dim=2).abs().amax(1).flatten(1)
+        assert (steps.amax(1) > 0.4).float().mean() > 0.95        # somewhere from one colour to another in one pixel
+
+
 def test_pictures_do_not_depend_on_the_batch():
     drawn = critters.draw_all_pairs(60, seed=3)
     assert torch.equal(critters.paint(drawn), critters.paint(drawn, batch=7))

@@ -38,7 +38,6 @@ class Critic(nn.Module):
 
     The logits are those of subject, colour, prop and place, side by side; `split` takes them apart and `read` gives the
     likeliest of each. Two convolutions a level, half the size from level to level; channels: the width of each.
-    `features` gives the (B, width) numbers before the last layer.
     """
 
     def __init__(self, channels=(32, 64, 128), width=64):
@@ -54,12 +53,8 @@ class Critic(nn.Module):
         self.sizes = [len(words) for words in ATTRIBUTES.values()]
         self.head = nn.Linear(width, sum(self.sizes))
 
-    def features(self, x):
-        """(B, 3, H, W) in [-1, 1] -> (B, width)"""
-        return F.relu(self.places(F.adaptive_avg_pool2d(self.body(x), 4).flatten(1)))
-
     def forward(self, x):
-        return self.head(self.features(x))
+        return self.head(F.relu(self.places(F.adaptive_avg_pool2d(self.body(x), 4).flatten(1))))
 
     def split(self, logits):
         """The logits of each attribute.  (B, 25) -> [(B, 6), (B, 9), (B, 5), (B, 5)]"""
