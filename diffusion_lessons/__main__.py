@@ -67,7 +67,8 @@ Frechet   distance between the features of these pictures and of real ones:
 recall    the share of the real variety that is covered: ten perfect
           prototypes score badly here
 Critters: the share of pictures with all four attributes as asked, and each
-alone, for combinations that training showed (seen) and never showed (held_out).
+alone, for combinations that training showed (seen) and never showed (held_out);
+--count prompts of each, and 16 pictures of up to 50 prompts for the diversity.
 """,
     "captions": """examples:
   how often captions say each attribute, and how often it is true
@@ -159,7 +160,8 @@ def build_parser():
 
     p = command("captions", "Count how far the captions of critters, which the network learns from, can be trusted.")
     p.add_argument("caption", nargs="?", help="also: what do the pictures show that have a caption which says this?")
-    p.add_argument("--count", type=number(int, 1), default=100_000, help="captions (default 100,000, the training set)")
+    p.add_argument("--count", type=number(int, 1), default=100_000,
+                   help="so many of the training set's captions (default: all 100,000)")
     return parser
 
 

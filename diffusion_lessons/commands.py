@@ -132,14 +132,14 @@ def watch_training(trainer, checkpoint, done):
 
 def evaluate(options):
     """Print how good a model's pictures are, or given ones: of digits in words, of critters as JSON."""
-    if not options.npz and weights.load(options.model)[1].get("words"):
+    if not options.npz and weights.card(options.model).get("words"):
         return evaluate_critters(options)
     judge, (real, real_card) = weights.load_classifier(), weights.load("digits_real")
     if options.npz:
         x, y = read_pictures(options.npz)
         what = str(options.npz)
     else:
-        card = weights.load(options.model)[1]
+        card = weights.card(options.model)
         if card.get("labels") != recipes.DIGITS:
             raise ValueError(f"the judges read digits and critters only, and {options.model} draws something else")
         w = card["w"] if options.w is None else options.w
@@ -165,10 +165,12 @@ def evaluate(options):
 
 def evaluate_critters(options):
     """Print the figures of `prompted.report` as JSON."""
-    card, denoiser = weights.load(options.model)[1], weights.load_denoiser(options.model, runtime.device())
+    card, denoiser = weights.card(options.model), weights.load_denoiser(options.model, runtime.device())
     critics = weights.load_critic("critters_critic"), weights.load_critic("critters_second")
+    if options.count < 4:
+        raise ValueError("--count must be 4 or more for critters, as recall looks at neighbours")
     w = card["w"] if options.w is None else options.w
-    found = prompted.report(denoiser, generation.tokenizer(card), critics, w, max(4, options.count), options.seed,
+    found = prompted.report(denoiser, generation.tokenizer(card), critics, w, options.count, options.seed,
                             progress=True, **sampler(options, prompted.PROTOCOL))
     print(json.dumps({"model": options.model, **found}, indent=2))
     return 0
@@ -182,9 +184,8 @@ def sampler(options, protocol):
 
 def captions(options):
     """Print how far the captions of the training set can be trusted, and what one caption says about its picture."""
-    words = recipes.tokenizer()
-    words(options.caption or "")    # a word that it does not know fails here
-    scenes = critters.draw_scenes(options.count, recipes.SCENES_SEED)
+    recipes.tokenizer()(options.caption or "")    # a word that it does not know fails here
+    scenes = critters.draw_scenes(recipes.SCENES, recipes.SCENES_SEED)[:options.count]
     written = writing.draw_captions(scenes, recipes.SCENES_SEED)
     found = writing.report(scenes, written)
     print(f"{found['captions']:,} captions of training scenes, seed {recipes.SCENES_SEED}")
@@ -194,7 +195,7 @@ def captions(options):
     for said, there in found["subjects"].items():
         print(f"  {said:<8} {in_percent(there)}")
     if options.caption:
-        said = writing.understood(" ".join(words.split(options.caption)))
+        said = writing.understood(options.caption)
         count, there = writing.given(scenes, written, said)
         print(f"\nCaptions that say just {', '.join(said.values()) or 'nothing'}: {count:,}")
         for name, shown in there.items():

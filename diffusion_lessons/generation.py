@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import torch
 from PIL import Image
@@ -38,7 +39,7 @@ def understand(model, prompt):
 
     Raises ValueError that lists what the model knows.
     """
-    card = weights.load(model)[1]
+    card = weights.card(model)
     if card.get("words"):
         return tokenizer(card)(str(prompt))[0]
     names, word = card.get("labels"), str(prompt).strip().lower()
@@ -56,7 +57,7 @@ def tokenizer(card):
 
 def model_for(prompt):
     """The shipped weights that a prompt is meant for: "digits" for a digit, "critters" for everything else."""
-    return "digits" if str(prompt).strip() in weights.load("digits")[1]["labels"] else "critters"
+    return "digits" if re.fullmatch(r"\s*[0-9]\s*", str(prompt)) else "critters"
 
 
 def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=False, **how):
@@ -65,7 +66,7 @@ def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=
     As `diffusion_lessons.generate`, which hands out images; how: see `draw`.
     """
     model = model or model_for(prompt)
-    card, y = weights.load(model)[1], understand(model, prompt)
+    card, y = weights.card(model), understand(model, prompt)
     if count < 1:
         raise ValueError(f"count must be 1 or more, not {count}")
     denoiser = weights.load_denoiser(model, runtime.device())
@@ -81,6 +82,11 @@ class Gallery(list):
         """x: (N, C, H, W) uint8, or float in [-1, 1]"""
         x = (x if x.dtype == torch.uint8 else to_uint8(x)).permute(0, 2, 3, 1).cpu().numpy()
         return cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
+
+    def __getitem__(self, which):
+        """One image, or for a slice a Gallery of them."""
+        chosen = super().__getitem__(which)
+        return Gallery(chosen) if isinstance(which, slice) else chosen
 
     def grid(self, gap=2, zoom=4):
         """All of them in rows on one white sheet, enlarged.  -> a PIL image"""

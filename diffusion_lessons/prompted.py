@@ -1,8 +1,8 @@
 """How well do pictures of critters follow their sentences? One protocol for every figure of lessons 05 and 06.
 
-- Prompts name all four attributes (somebody, a colour, a prop, a place) in the words that captions use. `seen`: every
-  combination that training may show, equally often; `held_out`: every combination with a pair that it never shows.
-- Pictures are drawn by DDIM in 50 steps, as `generate` does. All figures come from the same pictures at one scale w.
+- Prompts name all four attributes (somebody, a colour, a prop, a place) in the words that captions use. `seen`: the
+  combinations that training may show, as evenly as can be; `held_out`: those with a pair that it never shows.
+- Pictures are drawn by DDIM in 50 steps, as `generate` does. All figures are of one scale w.
 - The critic (`critters_critic`) reads the attributes back. It learned from all pairs, and no generator learned from it.
   `second` is what a critic of another shape and another seed says.
 - Diversity: how different the pictures of one prompt are (metrics.variety), as a share of how different real scenes
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 
 from diffusion_lessons import generation, metrics
 from diffusion_lessons.datasets import captions, critters, to_float
-from diffusion_lessons.datasets.critters import ATTRIBUTES, COATS, PLACES, PROPS, SUBJECTS, Scenes
+from diffusion_lessons.datasets.critters import ATTRIBUTES, COATS, PLACES, PROPS, SUBJECTS
 
-PROTOCOL = {"method": "ddim", "steps": 50}
+PROTOCOL = {"method": "ddim", "steps": 50, "eta": 0.0}
 
 
 def combinations(held_out=False):
@@ -37,22 +37,15 @@ def some_of(rows, count, seed):
     return rows[torch.cat(rounds)[:count]]
 
 
-def words(attributes):
-    """A row of attributes in words.  (4,) -> a dict"""
-    return {name: values[i] for (name, values), i in zip(ATTRIBUTES.items(), attributes.tolist())}
-
-
 def sentences(attributes, seed):
     """A prompt for every row, in varying words.  (N, 4) -> a list of N strings"""
     dice = captions.Dice(seed)
-    return [captions.phrase(words(row), dice) for row in attributes]
+    return [captions.phrase(critters.in_words(row), dice) for row in attributes]
 
 
 def real_scenes(attributes, seed):
     """Real pictures with these attributes, all else by chance.  (N, 4) -> (N, 3, 32, 32) in [-1, 1]"""
-    g = torch.Generator().manual_seed(seed)
-    scenes = Scenes(*attributes.unbind(1), torch.rand(len(attributes), critters.CHANCES, generator=g))
-    return to_float(critters.paint(scenes))
+    return to_float(critters.paint(critters.with_chance(attributes, torch.Generator().manual_seed(seed))))
 
 
 def drawn(denoiser, tokenizer, attributes, w, seed, **how):

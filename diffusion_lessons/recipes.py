@@ -34,7 +34,7 @@ RECIPES = {
         network=dict(in_channels=3, channels=(48, 96, 160), blocks=1, text=dict(width=128, layers=2, heads=4)),
     ),
 }  # fmt: skip
-SCENES, SCENES_SEED = 100_000, 1    # the critters of the training set; tests and the critic's training use other seeds
+SCENES, SCENES_SEED = 100_000, 1    # the critters of the training set
 # The large networks, for a GPU.
 FULL = {
     "cifar": dict(
@@ -97,8 +97,7 @@ def build(recipe, seed=0):
     torch.manual_seed(seed)
     network = dict(recipe["network"])
     if recipe["labels"] is None:
-        words = tokenizer()
-        network["text"] = dict(vocabulary=len(words.words), length=words.length, **network["text"])
+        network["text"] = dict(vocabulary=len(captions.WORDS), length=tokenizer().length, **network["text"])
     else:
         network["classes"] = len(recipe["labels"])
     net = UNet(**network)
@@ -128,7 +127,7 @@ def gan(recipe, x, seed=0):
 def card(denoiser, recipe, data, seed, **about):
     """The card to save a trained denoiser with (see `weights.save`)."""
     if recipe["labels"] is None:
-        about["words"] = list(captions.WORDS)
+        about |= {"words": list(captions.WORDS), "drop_label": recipe["drop_label"]}
     return weights.denoiser_card(
         denoiser, data=Path(data.source).name, steps=recipe["steps"], batch=recipe["batch"], lr=recipe["lr"], seed=seed,
         w=recipe["w"], picture=list(data.x.shape[1:]), labels=recipe["labels"], code_version=__version__,

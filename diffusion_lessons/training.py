@@ -94,8 +94,13 @@ class Trainer(Training):
         classes = getattr(denoiser.net, "classes", None)
         if y is not None and y.ndim == 1 and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
             raise ValueError(f"labels must lie in 0..classes-1 of the network, which has classes={classes}")
-        if y is not None and y.ndim == 2 and getattr(denoiser.net, "text", None) is None:
-            raise ValueError("these are tokens of sentences, and the network cannot read: build it with text=...")
+        if y is not None and y.ndim == 2:
+            text = getattr(denoiser.net, "text", None)
+            if text is None:
+                raise ValueError("these are tokens of sentences, which the network cannot read: give it text=...")
+            if y.shape[1] != text.length or int(y.max()) >= len(text.token.weight):
+                raise ValueError(f"tokens must be (N, {text.length}) and below {len(text.token.weight)}, as the network "
+                                 f"was built; these are {tuple(y.shape)}, up to {int(y.max())}: another tokeniser?")
         if not x.dtype.is_floating_point and x.dtype != torch.uint8:
             raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
         self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -111,7 +116,7 @@ class Trainer(Training):
         self.denoiser.train()
         x0, t, eps, y = self.draw(self.step)
         x_t = add_noise(x0, t, eps, self.denoiser.schedule)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=runs_bf16(self.device)):
             loss = self.denoiser.loss(x0, x_t, t, eps, y, self.weighting).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -154,6 +159,11 @@ class Trainer(Training):
     def parts(self):
         """What a checkpoint holds."""
         return {"weights": self.denoiser, "average": self.average, "optimizer": self.optimizer}
+
+
+def runs_bf16(device):
+    """Whether this device computes bfloat16 itself: GPUs from 2020 on do, the T4 of a free Colab does not."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def save_checkpoint(path, trainer):

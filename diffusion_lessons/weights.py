@@ -39,13 +39,13 @@ def save(path, tensors, card, dtype=None):
         scratch.write_text(json.dumps({**card, "sha256": digest}, indent=2) + "\n")
 
 
-def load(name):
-    """Shipped weights by name, or any file of `save` by its path.  -> (tensors in float32, card)
+def card(name):
+    """The card of shipped weights by name, or of any file of `save` by its path; the file is verified.  -> a dict
 
     Raises ValueError that lists the known names, FileNotFoundError for a missing card, and ValueError when the file is
     not the one its card describes.
     """
-    path = Path(name) if str(name).endswith(".safetensors") else FOLDER / f"{name}.safetensors"
+    path = path_of(name)
     if not path.exists():
         raise ValueError(f"no weights {str(name)!r}; shipped are {', '.join(available())}, or give the path of a "
                          ".safetensors file")
@@ -53,13 +53,24 @@ def load(name):
     if not card_path.exists():
         raise FileNotFoundError(f"{path.name} has no card: {card_path} is missing. Put it back beside the weights")
     try:
-        card = json.loads(card_path.read_text())
+        found = json.loads(card_path.read_text())
     except ValueError as error:
         raise ValueError(f"the card {card_path} is not valid JSON: {error}") from error
-    if sha256(path) != card.get("sha256"):
+    if sha256(path) != found.get("sha256"):
         raise ValueError(f"{path} is not the file its card describes (its SHA-256 differs): damaged or replaced. "
                          "Get it again, for instance with git checkout, or train it anew; nothing was changed")
-    return {k: x.float() if x.is_floating_point() else x for k, x in load_file(path).items()}, card
+    return found
+
+
+def load(name):
+    """Shipped weights by name, or any file of `save` by its path.  -> (tensors in float32, card); raises as `card`"""
+    about = card(name)
+    return {k: x.float() if x.is_floating_point() else x for k, x in load_file(path_of(name)).items()}, about
+
+
+def path_of(name):
+    """Where weights lie: a name means the package's own folder."""
+    return Path(name) if str(name).endswith(".safetensors") else FOLDER / f"{name}.safetensors"
 
 
 def sha256(path):

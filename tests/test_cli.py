@@ -195,6 +195,7 @@ def test_images_show_themselves_as_a_grid(desk, small_reader):
     assert page.size == (4 * (3 * 34 + 2), 4 * (2 * 34 + 2))
     assert (np.asarray(page)[8:136:4, 8:136:4] == np.asarray(images[0])).all()
     assert images[:0] == []
+    assert Image.open(io.BytesIO(images[1:3]._repr_png_())).size == (4 * (2 * 34 + 2), 4 * 36)
     assert type(images)()._repr_png_() is None
 
 
@@ -248,7 +249,14 @@ def test_evaluate_critters_prints_seeded_json(desk, small_reader, monkeypatch, c
     torch.manual_seed(0)
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == found
-    assert (found["w"], found["steps"], found["seed"]) == (2.0, 1, 3)
+    assert (found["w"], found["steps"], found["eta"], found["seed"]) == (2.0, 1, 0.0, 3)
+    torch.manual_seed(0)
+    assert main([*command[:-1], "4", "--eta", "0.5"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["eta"] == 0.5
+    assert other["diversity"] != found["diversity"]
+    assert main([*command[:2], "--count", "3"]) == 1
+    assert "4 or more" in capsys.readouterr().err
     for part in ("seen", "held_out"):
         assert found[part]["count"] == 12
         assert {"all", "all_lower95", "subject", "colour", "prop", "place", "second"} <= set(found[part])

@@ -67,7 +67,7 @@ def test_some_of_takes_each_as_often_as_the_others():
 def test_sentences_name_all_four_attributes():
     rows = prompted.some_of(prompted.combinations(), 300, seed=0)
     texts = prompted.sentences(rows, seed=0)
-    assert [captions.understood(text) for text in texts] == [prompted.words(row) for row in rows]
+    assert [captions.understood(text) for text in texts] == [critters.in_words(row) for row in rows]
     assert len({text.split(" ", 1)[0] for text in texts}) > 3         # in varying words
 
 

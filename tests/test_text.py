@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from diffusion_lessons import recipes, schedules, training
 from diffusion_lessons.models.denoiser import Denoiser
-from diffusion_lessons.models.text import END, PAD, START, CrossAttention, Reading, TextEncoder, Tokenizer
+from diffusion_lessons.models.text import (
+    END,
+    PAD,
+    START,
+    CrossAttention,
+    Reading,
+    TextEncoder,
+    Tokenizer,
+    attention_maps,
+)
 from diffusion_lessons.models.unet import UNet
 
 TOKENS = Tokenizer(["a", "cat", "frog", "green", "in", "on", "snow", "stilts", "the"], longest=6)
@@ -139,6 +148,23 @@ def test_the_weights_are_those_that_the_layer_mixes_by():
 
 
 @torch.no_grad()
+def test_attention_maps_are_those_of_the_largest_maps_and_leave_no_trace(net):
+    tokens, said = TOKENS(PROMPTS), net(X, T, TOKENS(PROMPTS))
+    maps = attention_maps(net, X, T, tokens)
+    assert maps.shape == (4, 8, 4, 4)                        # 16 pixels, folded by 2, the second level
+    torch.testing.assert_close(maps.sum(1), torch.ones(4, 4, 4), rtol=0, atol=1e-5)
+    assert (maps[3, 2:] == 0).all()                          # the empty sentence has START and END alone
+    seen = []
+    for layer in net.modules():                              # by hand: what comes in, and the weights for it
+        if isinstance(layer, CrossAttention):
+            layer.register_forward_pre_hook(lambda layer, args: seen.append(layer.weights(*args)))
+    torch.testing.assert_close(net(X, T, tokens), said, rtol=0, atol=1e-6)
+    assert len(seen) == 4
+    largest = [weights for weights in seen if weights.shape[-1] == 4]
+    torch.testing.assert_close(maps, (largest[0] + largest[1]) / 2, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
 def test_padding_changes_nothing_in_the_picture(net):
     """Neither how much of it there is nor what stands in its place."""
     tokens = TOKENS(PROMPTS)
@@ -229,8 +255,16 @@ def test_captions_are_hidden_one_by_one_at_the_asked_rate(rate):
 
 def test_tokens_need_a_network_that_reads():
     net = UNet(channels=(8, 16), blocks=1, classes=3)
-    with pytest.raises(ValueError, match="the network cannot read"):
+    with pytest.raises(ValueError, match="which the network cannot read"):
         training.Trainer(Denoiser(net, schedules.cosine(100)), torch.zeros(2, 1, 8, 8), TOKENS(["", ""]), steps=1)
+    denoiser, x = reader(0.1).denoiser, torch.zeros(2, 1, 8, 8)
+    for tokens in (Tokenizer(TOKENS.words, longest=9)(["", ""]), TOKENS(["", ""]) + 11):
+        with pytest.raises(ValueError, match=r"tokens must be \(N, 8\) and below 12"):
+            training.Trainer(denoiser, x, tokens, steps=1)
+    with pytest.raises(ValueError, match="not by both"):
+        UNet(classes=3, text=dict(vocabulary=9, length=8))
+    with pytest.raises(ValueError, match="looks at no words"):
+        attention_maps(net, torch.zeros(1, 1, 8, 8), torch.tensor([1]), None)
 
 
 def test_it_learns_what_words_mean():

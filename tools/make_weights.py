@@ -52,6 +52,8 @@ def main():
     parser.add_argument("--full", action="store_true", help="the large network, for a GPU")
     parser.add_argument("--out", type=Path, help="where to write the weights (default: the package's own folder)")
     args = parser.parse_args()
+    if args.count < 40:
+        parser.error("--count must be 40 or more")
     known = recipes.FULL if args.full else recipes.RECIPES
     if args.name not in known:
         parser.error(f"there is no large recipe for {args.name}")
@@ -63,6 +65,7 @@ def main():
     checkpoint = Path("checkpoints") / f"{args.name}{'-full' * args.full}-{recipe['steps']}-{args.seed}.pt"
     average = training.run(trainer, checkpoint,
                            watch=lambda s: (bar.update(s.step - bar.n), bar.set_postfix(loss=s.loss, refresh=False)))
+    average.half().float()    # the figures are those of the weights as stored
     figures = {"minutes_of_last_run": round((time.time() - began) / 60, 1)}
     if args.name == "digits":
         figures |= judged(average, recipe, args.count)
@@ -73,7 +76,7 @@ def main():
         figures["held_out_loss"] = held_out_loss(average, load_cifar("test"))
     print(f"\n{figures}")
     command = (f"python tools/make_weights.py {args.name} --steps {recipe['steps']} --seed {args.seed} "
-               f"--w {recipe['w']:g}{' --full' * args.full}")
+               f"--w {recipe['w']:g} --count {args.count}{' --full' * args.full}")
     card = recipes.card(average, recipe, data, args.seed, figures=figures, command=command)
     weights.save(args.out or weights.FOLDER / args.name, average.state_dict(), card, torch.float16)
 

@@ -8,6 +8,7 @@ pretrained/critters_critic and pretrained/critters_second.
 
 import argparse
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,9 @@ def disturbed(x, generator):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--out", type=Path, default=weights.FOLDER, help="a folder (default: the package's own)")
+    args = parser.parse_args()
+    steps = args.steps
     command = f"python tools/train_critics.py --steps {steps}"
     scenes = critters.draw_all_pairs(TEST_COUNT, TEST_SEED)
     x, wanted = to_float(critters.paint(scenes)), scenes.attributes()
@@ -63,9 +66,9 @@ def main():
              "command": command}
     for name, recipe in CRITICS.items():
         critic = train(recipe["network"], recipe["seed"], steps)
-        figures = metrics.attributes_right(critic, x, wanted)
+        figures = metrics.attributes_right(critic.half().float(), x, wanted)    # as it is stored
         print(name, figures)
-        weights.save(weights.FOLDER / name, critic.state_dict(),
+        weights.save(args.out / name, critic.state_dict(),
                      {"kind": "critic", "network": critic.config, **about, "seed": recipe["seed"],
                       "figures": {"fresh_scenes": TEST_COUNT, **figures}}, torch.float16)
 

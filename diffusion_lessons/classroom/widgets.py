@@ -13,9 +13,8 @@ from diffusion_lessons.classroom.style import BLUE, ORANGE, VERMILLION, Drawing,
 from diffusion_lessons.datasets import critters
 from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
-from diffusion_lessons.guidance import Guided
+from diffusion_lessons.generation import draw
 from diffusion_lessons.models.gan import globe
-from diffusion_lessons.samplers import PictureNoise, finish, sample
 from diffusion_lessons.schedules import make_schedule
 
 SIZE = 240   # screen pixels of a picture
@@ -148,18 +147,17 @@ def sentence_maker(denoiser, tokenizer, w=3.0, steps=25, seed=0):
     menus = {name: widgets.Dropdown(options=["(not said)", *words], value=words[0], description=name, layout=layout)
              for name, words in says.items()}
     number = _slider("seed", 0, 20, seed)
-    picture, words = _empty(), widgets.HTML()
+    number.continuous_update = False    # a picture takes a while: draw where the slider is let go, not on the way
+    picture, sentence = _empty(), widgets.HTML()
 
-    def draw():
+    def redraw():
         text = phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not said)"})
-        x_T = PictureNoise(number.value, 1)((3, 32, 32)).to(next(denoiser.parameters()).device)
-        asked = Guided(denoiser, tokenizer(text).to(x_T.device), w)
-        picture.value = picture_bytes(finish(sample(asked, x_T, denoiser.schedule, steps, clip=True)))
-        words.value = large(f"<b>{text}</b>")
+        picture.value = picture_bytes(draw(denoiser, tokenizer(text), (3, 32, 32), w=w, steps=steps, seed=number.value))
+        sentence.value = large(f"<b>{text}</b>")
 
     movers = [*menus.values(), number]
     boxes = widgets.VBox([widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap")), number])
-    return _assemble([boxes], movers, {"what it draws": picture}, words, draw)
+    return _assemble([boxes], movers, {"what it draws": picture}, sentence, redraw)
 
 
 def picture_bytes(x, size=SIZE):

@@ -2,11 +2,11 @@
 
 The rates below were fixed before any network was trained:
 
-- 12% of the captions name the wrong subject; where nobody is they make up somebody, with a colour and a prop
+- 12% of the captions name the wrong subject; where nobody is they make up somebody, and what goes with it
 - of the others, one in five about somebody leaves out who it is
 - the colour is said in 75%, the prop (if there is one) in 90%, the place in 85%; a caption that
   would say nothing at all says the place
-- one in five captions that name somebody speaks in the plural ("frogs on stilts"), whatever the picture shows
+- one in five captions that name somebody speaks in the plural ("owls in top hats"), whatever the picture shows
 - no caption makes a held-out pair, in itself or with its picture: a wrong name that would is drawn again
 
 So a caption may keep quiet, but only the subject is ever untrue, or all of a story about nobody.
@@ -103,6 +103,8 @@ def phrase(said, dice=None):
     dice = dice or First()
     name, colour, prop, place = (said.get(key) for key in ATTRIBUTES)
     if name == "nobody":
+        if place is None:
+            raise ValueError("where nobody is, only the place is left to speak of: name one")
         return dice.one_of(ALONE[place])
     plural = name is not None and dice.chance(PLURAL)
     if name is None:
@@ -172,10 +174,11 @@ def keywords():
 def understood(text):
     """What a caption says, as a dict of attributes; the inverse of `phrase`.
 
-    understood("toads on stilts") == {"subject": "frog", "prop": "stilts"}
+    understood("toads on stilts") == {"subject": "frog", "prop": "stilts"};  "a kitchen" says that nobody is there
     """
-    known = keywords()
-    return dict(known[word] for word in text.lower().replace(",", " ").split() if word in known)
+    known, words = keywords(), re.findall(r"\w+", text.lower())
+    alone = " ".join(words) in itertools.chain(*ALONE.values())
+    return {**({"subject": "nobody"} if alone else {}), **dict(known[word] for word in words if word in known)}
 
 
 def all_words():

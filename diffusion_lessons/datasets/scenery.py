@@ -2,7 +2,7 @@
 
 import torch
 
-from .shapes import box, circle, ellipse, line, triangle
+from .shapes import as_colour, box, circle, ellipse, line, triangle
 
 GROUND = -0.5    # where the ground begins, near enough; critters stand a little below it
 WHITE, GLOW, SUN = (1., 1., 1.), (1., .96, .75), (1., .84, .30)
@@ -16,7 +16,7 @@ TILE, JOINT, FLOOR, PLANK, STOVE, OVEN = (.97, .92, .81), (.88, .79, .65), (.62,
 
 def sky(p, low, high):
     """From `low` at the horizon to `high` above."""
-    low, high = (p.colour.new_tensor(colour)[:, None, None] for colour in (low, high))
+    low, high = (as_colour(colour, p.colour) for colour in (low, high))
     p.colour = torch.lerp(low, high, ((p.place[1] - GROUND) / (1 - GROUND)).clamp(0, 1).unsqueeze(-3))
 
 

@@ -103,7 +103,7 @@ class TextEncoder(nn.Module):
         self.token, self.place = nn.Embedding(vocabulary + 3, width), nn.Embedding(length, width)
         self.blocks = nn.Sequential(*(CausalBlock(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
-        nn.init.normal_(self.place.weight, std=0.1)    # words begin as far apart as can be (std 1), and matter most
+        nn.init.normal_(self.place.weight, std=0.1)    # small beside the words, whose vectors begin with 1
 
     def nothing(self, device):
         """The tokens of a sentence without words.  -> (length,)"""
@@ -158,6 +158,8 @@ def attention_maps(net, x_t, t, y):
     """
     found = []
     layers = [layer for layer in net.modules() if isinstance(layer, CrossAttention)]
+    if not layers:
+        raise ValueError("this network looks at no words: build it with text=...")
 
     def note(layer, seen):
         found.append(layer.weights(*seen))

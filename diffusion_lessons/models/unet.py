@@ -84,6 +84,8 @@ class UNet(nn.Module):
         super().__init__()
         self.config = dict(in_channels=in_channels, channels=list(channels), blocks=blocks, classes=classes,
                            patch=patch, T=T, told_t=told_t, **({"text": text} if text else {}))
+        if classes and text:
+            raise ValueError("a network is asked by labels (classes) or by sentences (text), not by both")
         self.patch, self.T, self.classes, self.told_t = patch, T, classes, told_t
         self.width, width = channels[0], 4 * channels[0]
         self.time_mlp = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))

@@ -13,7 +13,7 @@ NUMBERS = {word: k + 3 for k, word in enumerate(WORDS)}
 
 
 def draw_sentence(g, k):
-    """Two to five words, never filling the row, and their numbers; the first and last words are no palindrome."""
+    """Two to five words, never filling the row, and their numbers."""
     length = drawing.one(g, 8, 11)
     chosen = torch.randperm(len(WORDS), generator=g)[:drawing.one(g, 2, 5)].tolist()
     return " ".join(WORDS[i] for i in chosen), dict(NUMBERS), length
@@ -52,10 +52,9 @@ def draw_qkv(g, k):
     return tuple(2 * torch.randn(n, 6, generator=g) for _ in range(3))
 
 
-def masked(scores, v, fill=-torch.inf, diagonal=0, dim=-1):
-    n = len(scores)
-    later = torch.ones(n, n, dtype=torch.bool).triu(1 + diagonal)
-    return scores.masked_fill(later, fill).softmax(dim) @ v
+def masked(fit, v, fill=-torch.inf, diagonal=0):
+    later = torch.ones(len(fit), len(fit), dtype=torch.bool).triu(1 + diagonal)
+    return fit.masked_fill(later, fill).softmax(-1) @ v
 
 
 def scores(q, k):
@@ -100,8 +99,8 @@ def draw_words(g, k):
     return (2 * torch.randn(places, 6, generator=g), *(2 * torch.randn(tokens, 6, generator=g) for _ in range(2)), real)
 
 
-def look(scores, v, real, fill=-torch.inf):
-    return scores.masked_fill(~real, fill).softmax(-1) @ v
+def look(fit, v, real, fill=-torch.inf):
+    return fit.masked_fill(~real, fill).softmax(-1) @ v
 
 
 CROSS = Exercise(
@@ -130,10 +129,11 @@ CROSS = Exercise(
 
 
 def draw_captions(g, k):
-    """A batch of captions of which some, never the first and now and then none, are to be hidden; and "nothing"."""
+    """Captions of which some are to be hidden, and "nothing". In turn: the first among them, not the first, none."""
     tokens = torch.randint(3, 40, (6, 5), generator=g)
     hidden = torch.zeros(6, dtype=torch.bool)
     hidden[1 + torch.randperm(5, generator=g)[:0 if k % 3 == 2 else drawing.one(g, 2, 3)]] = True
+    hidden[0] = k % 3 == 0
     return tokens, hidden, torch.tensor([START, END, PAD, PAD, PAD])
 
 
@@ -161,6 +161,7 @@ HIDE = Exercise(
         (lambda x, h, n: x * ~h[:, None],
          "zeros are padding, not a sentence: a hidden caption becomes `nothing`, START END PAD PAD ..., which is read "
          "and learned."),
+        (lambda x, h, n: x, "nothing is hidden: the rows where `hidden` is True should become `nothing`."),
         (lambda x, h, n: x[~h], "hidden captions are replaced, not left out: the pictures stay in the batch."),
     ])
 
