@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_lessons import commands, generate, generation, metrics, prompted, recipes, weights
-from diffusion_lessons.__main__ import build_parser, main
+from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
 from diffusion_lessons.datasets import captions
 from diffusion_lessons.models.critic import Classifier, Critic
 
@@ -96,6 +97,16 @@ def test_wrong_usage_ends_with_2_and_names_the_fault(arguments, word, capsys):
         main(arguments)
     assert end.value.code == 2
     assert word in capsys.readouterr().err
+
+
+def test_every_command_that_we_print_is_one():
+    """In the README and in the help: each line is understood by the parser."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    lines += "".join(EXAMPLES.values()).replace("{prog}", PROG).splitlines()
+    commands = [line.strip().removeprefix(PROG) for line in lines if line.startswith("    python -m")]
+    assert len(commands) > 15
+    for command in commands:
+        assert build_parser().parse_args(shlex.split(command)).command in command
 
 
 def test_runs_as_a_module():
@@ -355,7 +366,7 @@ SCRIPT = f"""
 import sys
 from diffusion_lessons import recipes
 recipes.RECIPES["digits"]["network"] = {SMALL!r}
-from diffusion_lessons.__main__ import build_parser, main
+from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
 sys.exit(main(sys.argv[1:]))
 """
 
