@@ -98,9 +98,10 @@ class Trainer(Training):
             text = getattr(denoiser.net, "text", None)
             if text is None:
                 raise ValueError("these are tokens of sentences, which the network cannot read: give it text=...")
-            if y.shape[1] != text.length or int(y.max()) >= len(text.token.weight):
-                raise ValueError(f"tokens must be (N, {text.length}) and below {len(text.token.weight)} for this network; "
-                                 f"these are {tuple(y.shape)}, up to {int(y.max())}: of another tokeniser?")
+            known = len(text.token.weight)
+            if y.shape[1] != text.length or int(y.max()) >= known:
+                raise ValueError(f"tokens must be (N, {text.length}) and below {known} for this network; these are "
+                                 f"{tuple(y.shape)}, up to {int(y.max())}: of another tokeniser?")
         if not x.dtype.is_floating_point and x.dtype != torch.uint8:
             raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
         self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)

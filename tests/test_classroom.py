@@ -133,6 +133,14 @@ def test_what_is_no_picture_is_refused(wrong):
         show_pictures(wrong)
 
 
+def test_labels_of_two_lines_get_the_room_of_two():
+    x = torch.zeros(4, 1, 20, 20)
+    one, two = (show_pictures(x, labels=["a" + more] * 4, columns=2).get_figheight() for more in ("", "\nb"))
+    bare = show_pictures(x, columns=2).get_figheight()
+    assert two - one == pytest.approx(one - bare)      # a second line for each of the two rows
+    assert one > bare
+
+
 def test_curves_draw_the_mean_and_the_reach_of_the_seeds():
     seeds = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 11.0]])
     figure = curves([1, 2, 3], {"a": seeds, "b": [0, 0, 0]})

@@ -81,8 +81,8 @@ def _lay_out(rows, titles, labels, names, scale, title):
     wide = round(max(width * scale, words + GAP)) + GAP                              # from column to column
     line = round(SMALL * DPI / 72 * 1.5)
     each_row_titled = titles is not None and len(titles) > 1
-    above, below = line * each_row_titled, line * (labels is not None)
-    top = (round(LARGE * DPI / 72 * 1.9) if title else 0) + (line if titles and not each_row_titled else 0)
+    above, below = line * lines(titles) * each_row_titled, line * lines(labels)
+    top = (round(LARGE * DPI / 72 * 1.9) if title else 0) + line * lines(titles) * (not each_row_titled)
     tall = above + height * scale + below + GAP
 
     total_w = max(left + columns * wide, text_width(title, LARGE) if title else 0)
@@ -107,6 +107,11 @@ def _lay_out(rows, titles, labels, names, scale, title):
                 ax.text(middle, y + height * scale + 5, labels[r][c], fontsize=SMALL, ha="center", va="top")
     ax.set(xlim=(0, total_w), ylim=(total_h, 0), aspect="auto")
     return figure
+
+
+def lines(words):
+    """How many lines the tallest of some rows of words takes; 0 when there are none."""
+    return max((str(word).count("\n") + 1 for row in words or [] for word in row), default=0)
 
 
 @lru_cache(maxsize=1000)
