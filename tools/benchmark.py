@@ -3,10 +3,13 @@
     python tools/benchmark.py                     speed of the digits network: 2 minutes
     python tools/benchmark.py --trial 3           train from nothing for 3 minutes, judge 1,000 samples, draw 100
     python tools/benchmark.py --trial 10 --out page.png
+    python tools/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -14,7 +17,8 @@ from make_weights import judged
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import save_image
 
-from diffusion_lessons import generation, metrics, runtime, training
+from diffusion_lessons import generate, generation, metrics, runtime, training
+from diffusion_lessons.datasets import critters
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.recipes import RECIPES, build, training_set
 
@@ -109,18 +113,34 @@ def trial(recipe, data, minutes, out):
         print("100 samples:", out)
 
 
+def sentences():
+    """How long a learner waits for a sentence to become a picture, and how fast scenes are drawn."""
+    start = "from diffusion_lessons import generate, weights; "
+    for what, code in {"import and load": start + "weights.load_denoiser('critters')",
+                       "import, load, one picture": start + "generate('a green frog', count=1)"}.items():
+        took = seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 3)
+        print(f"{what}, in a fresh Python: {took:.2f} s")
+    for count in (1, 16):
+        took = seconds(lambda count=count: generate("a green frog on stilts in the snow", count=count, guidance=4), 3)
+        print(f"{count} pictures, 50 steps, guidance: {took:.2f} s")
+    scenes = critters.draw_scenes(4000)
+    print(f"{4000 / seconds(lambda: critters.paint(scenes), 3):,.0f} scenes a second at 32x32")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=float, metavar="MINUTES")
     parser.add_argument("--out", help="where to draw 100 samples")
     parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
+    parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
     args = parser.parse_args()
+    if args.critters:
+        return sentences()
     recipe = {**RECIPES["digits"], "w": args.w}
     data = training_set("digits", source="mnist")
     if args.trial:
-        trial(recipe, data, args.trial, args.out)
-    else:
-        speed(recipe, data)
+        return trial(recipe, data, args.trial, args.out)
+    return speed(recipe, data)
 
 
 if __name__ == "__main__":
