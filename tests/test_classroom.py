@@ -16,7 +16,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from diffusion_lessons import classroom, schedules
+from diffusion_lessons import classroom, generation, recipes, schedules
 from diffusion_lessons.classroom import (
     animate,
     bars,
@@ -28,6 +28,7 @@ from diffusion_lessons.classroom import (
     loop_player,
     noise_slider,
     points,
+    sentence_maker,
     show_pictures,
     walk_slider,
 )
@@ -345,6 +346,39 @@ def test_the_walk_slider_walks_and_says_where():
     turn.value = 200
     close = [np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int) for png in (pole, here.value)]
     assert abs(close[0] - close[1]).max() <= 2
+
+
+def test_the_sentence_maker_draws_what_its_menus_say():
+    torch.manual_seed(0)
+    text = dict(width=32, layers=1, heads=2)
+    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
+    denoiser = recipes.build(recipe).eval()
+    for weight in denoiser.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    passes = []
+    denoiser.register_forward_hook(lambda *_: passes.append(1))
+    widget = sentence_maker(denoiser, recipes.tokenizer(), w=2.0, steps=2)
+    menus, (image,) = parts(widget, ipywidgets.Dropdown), parts(widget, ipywidgets.Image)
+    (strength,), (seed,) = parts(widget, ipywidgets.FloatSlider), parts(widget, ipywidgets.IntSlider)
+    words = parts(widget, ipywidgets.HTML)[-1]
+    assert "a green frog on stilts in the meadow" in words.value
+    tokens = recipes.tokenizer()("a green frog on stilts in the meadow")
+    x = generation.draw(denoiser, tokens, (3, 32, 32), w=2.0, steps=2)
+    assert image.value == picture_bytes(x)
+    seen = {image.value}
+    for mover, value in ((menus[0], "owl"), (menus[2], "(not said)"), (strength, 8.0), (seed, 3)):
+        mover.value = value
+        seen.add(image.value)
+    assert len(seen) == 5
+    assert "a green owl in the meadow" in words.value
+    drawn = len(passes)
+    seed.value, strength.value = 0, 8.0        # seen before: comes at once
+    assert image.value in seen
+    assert len(passes) == drawn
+    for menu in menus:
+        menu.value = "(not said)"
+    assert "someone" in words.value
 
 
 def test_a_failing_callback_is_seen_and_heard(digits):

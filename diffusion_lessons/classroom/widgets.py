@@ -137,9 +137,10 @@ def walk_slider(generator, seed=0, step=30):
 
 
 def sentence_maker(denoiser, tokenizer, w=3.0, steps=25, seed=0):
-    """Build a sentence from menus, and see what the network makes of it.
+    """Build a sentence from menus, choose how strongly to insist on it, and see what the network makes of it.
 
-    denoiser: one that reads;  tokenizer: its own;  w: guidance scale;  steps: of the loop, few to be quick
+    denoiser: one that reads;  tokenizer: its own;  w: guidance scale to begin with;  steps: of the loop, few are quick
+    What has been drawn once is kept, and comes at once when it is asked for again.
     """
     says = {"subject": critters.SUBJECTS[:-1], "colour": list(critters.COATS), "prop": critters.PROPS[1:],
             "place": critters.PLACES}
@@ -147,16 +148,22 @@ def sentence_maker(denoiser, tokenizer, w=3.0, steps=25, seed=0):
     menus = {name: widgets.Dropdown(options=["(not said)", *words], value=words[0], description=name, layout=layout)
              for name, words in says.items()}
     number = _slider("seed", 0, 20, seed)
-    number.continuous_update = False    # a picture takes a while: draw where the slider is let go, not on the way
-    picture, sentence = _empty(), widgets.HTML()
+    strength = widgets.FloatSlider(value=w, min=0, max=12, step=0.5, description="w", layout=number.layout)
+    for slider in (number, strength):    # a picture takes a while: draw where a slider is let go, not on the way
+        slider.continuous_update = False
+    picture, sentence, known = _empty(), widgets.HTML(), {}
 
     def redraw():
         text = phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not said)"})
-        picture.value = picture_bytes(draw(denoiser, tokenizer(text), (3, 32, 32), w=w, steps=steps, seed=number.value))
-        sentence.value = large(f"<b>{text}</b>")
+        asked = text, strength.value, number.value
+        if asked not in known:
+            x = draw(denoiser, tokenizer(text), (3, 32, 32), w=strength.value, steps=steps, seed=number.value)
+            known[asked] = picture_bytes(x)
+        picture.value, sentence.value = known[asked], large(f"<b>{text}</b>")
 
-    movers = [*menus.values(), number]
-    boxes = widgets.VBox([widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap")), number])
+    movers = [*menus.values(), strength, number]
+    row = widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap"))
+    boxes = widgets.VBox([row, strength, number])
     return _assemble([boxes], movers, {"what it draws": picture}, sentence, redraw)
 
 

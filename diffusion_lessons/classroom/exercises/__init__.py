@@ -2,11 +2,11 @@
 
 from IPython.display import display
 
-from diffusion_lessons.classroom.exercises import lesson01, lesson02, lesson03, lesson04, lesson05
+from diffusion_lessons.classroom.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
 from diffusion_lessons.classroom.exercises.judging import judge
 from diffusion_lessons.classroom.exercises.showing import Box, Code, source_of
 
-LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05)
+LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
 EXERCISES = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
 _given = {}   # how many hints to each exercise have been given
 
