@@ -1,14 +1,18 @@
 """The exercises: right answers pass, usual mistakes are named, and nothing a learner writes stops the notebook."""
 
+import contextlib
 import inspect
+import json
+import time
 
 import pytest
 import torch
 
 from diffusion_lessons import forward, samplers
 from diffusion_lessons.classroom import exercises
-from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, solution
+from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, judging, record, solution
 from diffusion_lessons.classroom.exercises.judging import close, judge
+from diffusion_lessons.classroom.exercises.limits import TooLong, within
 
 ALL = list(EXERCISES.values())
 MISTAKES = [pytest.param(e, k, id=f"{e.id}-{k}") for e in ALL for k in range(len(e.mistakes))]
@@ -37,8 +41,11 @@ def test_every_check_draws_new_numbers(exercise):
         return exercise.answer(*args)
 
     judge(exercise, attempt, draws=6)
-    numbers = [[a for a in args if isinstance(a, (torch.Tensor, int, float))] for args in seen]
-    assert any(not torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(numbers[0], numbers[3]))
+    def same(a, b):
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+    known = [[a for a in args if isinstance(a, (torch.Tensor, int, float, str))] for args in seen]
+    assert any(not same(a, b) for a, b in zip(known[0], known[3]))
 
 
 @for_all
@@ -168,6 +175,73 @@ def test_close_means_equal_but_for_rounding():
     assert not close(a, a + 2e-3)
     assert not close(a, a[:, None])
     assert not close(a, torch.full_like(a, torch.nan))
+
+
+# ---------------------------------------------------------------- what takes too long
+
+
+def test_what_never_ends_is_stopped_and_told(monkeypatch):
+    monkeypatch.setattr(judging, "SECONDS", 0.3)
+    turns = []
+
+    def for_ever(*args):
+        while True:
+            with contextlib.suppress(Exception):    # a learner's own net must not hold it up
+                turns.append(1)
+
+    assert "not back after 0.3 seconds" in words_for("2.1", for_ever)
+    count = len(turns)
+    time.sleep(0.1)
+    assert len(turns) == count     # it is really over
+
+
+def test_a_limit_hands_on_results_and_errors_alike():
+    assert within(5, lambda a, b: a + b, 1, 2) == 3
+    assert within(5, lambda: None) is None
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 / 0)
+    with pytest.raises(TooLong):
+        within(0.1, time.sleep, 0.4)
+
+
+# ---------------------------------------------------------------- what has been solved
+
+
+def test_progress_is_kept_and_shown(capsys):
+    answer = EXERCISES["2.1"].answer
+    check("2.1", lambda *args: args[0])
+    check("2.1", answer)
+    check("2.1", lambda *args: args[0])      # solved once stays solved
+    check("4.1", lambda *args: args[0])
+    check("4.2", ...)                        # not tried does not count
+    known = json.loads(record.path().read_text())
+    states = {id: (one["state"], one["tries"]) for id, one in known.items()}
+    assert states == {"2.1": ("right", 3), "4.1": ("not yet", 1)}
+    assert abs(known["2.1"]["solved"] - time.time()) < 60
+    capsys.readouterr()
+    exercises.progress()
+    said = capsys.readouterr().out
+    assert f"1 of {len(ALL)} exercises solved" in said
+    assert "lesson 02   \u2713 2.1 (3 tries)   \u2026 2.2" in said
+    assert "\u2717 4.1   \u2026 4.2" in said
+    known = {id: record.read().get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}
+    page = exercises.Report(known)._repr_html_()
+    assert page.count("<tr>") == 6
+    assert page.count("<td") == len(ALL) + 6
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"2.1": 3}', '{"2.1": {"state": "right"}}'])
+def test_a_damaged_record_is_put_aside_and_begun_anew(text):
+    record.path().write_text(text)
+    check("2.1", EXERCISES["2.1"].answer)
+    assert record.read()["2.1"]["state"] == "right"
+    assert record.path().with_suffix(".damaged").read_text() == text
+
+
+def test_a_home_that_cannot_be_written_to_stops_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("DIFFUSION_LESSONS_PROGRESS", "/proc/nowhere/progress.json")
+    check("2.1", EXERCISES["2.1"].answer)
+    assert "\u2713" in capsys.readouterr().out
 
 
 def test_ctrl_c_is_not_swallowed():

@@ -4,13 +4,14 @@ from IPython.display import display
 
 from diffusion_lessons.classroom.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
 from diffusion_lessons.classroom.exercises.judging import judge
-from diffusion_lessons.classroom.exercises.showing import Box, Code, source_of
+from diffusion_lessons.classroom.exercises.record import note, read
+from diffusion_lessons.classroom.exercises.showing import Box, Code, Report, source_of
 
 LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
 EXERCISES = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
 _given = {}   # how many hints to each exercise have been given
 
-__all__ = ["EXERCISES", "check", "hint", "solution"]
+__all__ = ["EXERCISES", "check", "hint", "progress", "solution"]
 
 
 def check(id, attempt):
@@ -19,6 +20,8 @@ def check(id, attempt):
     id: such as "2.1";  attempt: your function
     """
     verdict = judge(find(id), attempt)
+    if verdict.state != "not tried":
+        note(id, verdict.state)
     display(Box(verdict.state, f"{id}: {verdict.words}"))
 
 
@@ -36,6 +39,12 @@ def solution(id):
     """The package's own code for this exercise: what you read here is what the course runs."""
     exercise = find(id)
     display(Code("\n\n".join(source_of(thing) for thing in exercise.shows), exercise.remark))
+
+
+def progress():
+    """What you have solved so far, in all lessons; it is remembered on this machine."""
+    known = read()
+    display(Report({id: known.get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}))
 
 
 def find(id):

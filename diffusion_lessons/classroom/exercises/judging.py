@@ -4,6 +4,7 @@ An exercise is data: how to draw input, the right answer, the usual mistakes as 
 """
 
 import dis
+import functools
 import inspect
 import linecache
 import re
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from diffusion_lessons.classroom.exercises.limits import SECONDS, TooLong, within
 
 DRAWS = 3          # inputs for each check; a mistake is named only when it explains all the answers
 ROUNDING = 2e-4    # answers may differ by this share of the numbers' size: float32 here, float64 there
@@ -81,7 +84,10 @@ def judge(exercise, attempt, draws=DRAWS):
     for case in cases:
         used = copies(case)
         try:
-            result = attempt(*used)
+            result = within(SECONDS, attempt, *used)
+        except TooLong:
+            return Verdict("not yet", f"it was not back after {SECONDS:g} seconds, and was stopped. Is there a loop "
+                                      "that never ends?")
         except Exception as error:
             return describe(error, attempt)
         if result is ...:
@@ -108,7 +114,7 @@ def diagnose(exercise, attempt, cases, given, wanted):
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
-    if not explains(attempt, cases[0], given[0]):
+    if not explains(functools.partial(within, SECONDS, attempt), cases[0], given[0]):
         return ("it gives another result each time for the same input: it draws random numbers of its own. "
                 "All that is random comes in through its arguments.")
     right = sum(exercise.same(a, b) for a, b in zip(given, wanted))

@@ -26,6 +26,38 @@ class Box:
                 f"{html.escape(self.words)}</div>")
 
 
+class Report:
+    """How far one has come: a line for each lesson, a sign for each exercise.
+
+    known: {exercise: {"state": "right", "not yet" or "not tried", "tries": how many}}
+    """
+
+    def __init__(self, known):
+        self.lessons = {}
+        for id, one in known.items():
+            self.lessons.setdefault(id.split(".")[0], {})[id] = one
+        self.done = sum(one["state"] == "right" for one in known.values())
+        self.total = len(known)
+
+    def __repr__(self):
+        lines = [f"lesson {int(number):02}   " + "   ".join(self.words(id, one) for id, one in lesson.items())
+                 for number, lesson in self.lessons.items()]
+        return "\n".join([f"{self.done} of {self.total} exercises solved", *lines])
+
+    def words(self, id, one):
+        tries = f" ({one['tries']} tries)" if one["tries"] > 1 else ""
+        return f"{SIGNS[one['state']][1]} {id}{tries}"
+
+    def _repr_html_(self):
+        def cell(id, one):
+            return f'<td style="color:{SIGNS[one["state"]][0]};padding:2px 14px">{self.words(id, one)}</td>'
+
+        rows = [f"<tr><td>lesson {int(number):02}</td>" + "".join(cell(id, one) for id, one in lesson.items()) + "</tr>"
+                for number, lesson in self.lessons.items()]
+        return ('<div style="font-family:sans-serif;font-size:15px">'
+                f"<b>{self.done} of {self.total} exercises solved</b><table>{''.join(rows)}</table></div>")
+
+
 class Code:
     """Source code, coloured by whatever shows the notebook."""
 
