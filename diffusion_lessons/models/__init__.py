@@ -1,1 +1,1 @@
-"""Networks: the U-Net that denoises and the classifier that judges."""
+"""Networks: the U-Net that denoises, the transformer that reads, GANs, and the judges."""
