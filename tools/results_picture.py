@@ -13,7 +13,7 @@ from diffusion_lessons.guidance import Guided
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results.png"
 SHOWN = (0, 5, 10, 15, 20, 30, 49)      # which of the 50 steps the film shows
-PROMPT = "a green frog on stilts in the snow"
+PROMPT = "an orange owl in a top hat at the beach"
 
 
 def main():
