@@ -1,6 +1,6 @@
 """Train the two critics of critters on freshly drawn scenes of all pairs, held-out ones too, and say how good they are.
 
-    python tools/train_critics.py            about 15 minutes on two cores
+    python tools/train_critics.py            about three quarters of an hour on one core
 
 The first is the measure of the course; the second, of another shape and another seed, checks the first. Writes
 pretrained/critters_critic and pretrained/critters_second.
