@@ -201,7 +201,7 @@ def test_a_figure_shows_itself_and_leaves_the_learners_settings_alone():
     figure = curve([1, 2], [3, 4], "x", "y")
     assert dict(matplotlib.rcParams) == before
     assert isinstance(figure, Drawing)
-    assert Image.open(io.BytesIO(figure._repr_png_())).size[0] > 700
+    assert Image.open(io.BytesIO(figure._repr_png_()[0])).size[0] > 700
     assert png_of(figure)[:4] == b"\x89PNG"
 
 
@@ -308,6 +308,17 @@ def test_the_schedule_explorer_moves(digits):
     slider.value = 20
     length.value = 100
     assert (slider.value, slider.max) == (100, 100)
+
+
+def test_a_figure_tells_in_words_what_stands_in_it():
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter = DisplayFormatter(active_types=["image/png"])
+    _, about = formatter.format(curves([1, 2], {"eps": [1, 2], "x0": [2, 3]}, "t", "error", "Who errs more"))
+    alt = about["image/png"]["alt"]
+    assert all(word in alt for word in ("Who errs more", "across: t", "up: error", "eps", "x0"))
+    _, about = formatter.format(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
+    assert "x_t, t = 1, t = 2" in about["image/png"]["alt"]
 
 
 def test_the_histogram_shows_how_often_a_value_occurs():
@@ -466,24 +477,26 @@ def test_the_brush_paints_into_the_loop_and_lets_it_go_on(digits):
     assert touched.value != before
 
 
-def test_a_slow_widget_draws_once_when_its_sliders_rest(digits, monkeypatch):
-    schedule, calls = schedules.linear(100), []
+def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
+    schedule, calls, drawn = schedules.linear(100), [], []
 
     def slow(x_t, t):
         calls.append(int(t[0]))
         return IdealDenoiser(digits, schedule)(x_t, t)
 
     async def drag():
-        widget = sampler_bench(slow, schedule, 1, (1, 28, 28), steps=2)
+        widget = sampler_bench(slow, schedule, 1, (1, 28, 28), drawn.append, steps=2)
         number, _ = parts(widget, ipywidgets.IntSlider)
         calls.clear()
+        drawn.clear()
         for steps in (3, 4, 5, 6):
             number.value = steps
             await asyncio.sleep(0)
         assert not calls
         assert "drawing" in parts(widget, ipywidgets.HTML)[-1].value
         await asyncio.sleep(0.3)
-        assert len(calls) == 6                 # the last of them, and only that
+        assert len(calls) == 6                 # the last of them, and only that, and once
+        assert len(drawn) == 1
         assert "<b>6</b> steps" in parts(widget, ipywidgets.HTML)[-1].value
 
     asyncio.run(drag())
