@@ -1,6 +1,7 @@
 # make lab    set up and open JupyterLab on the notebooks
 # make test   set up and run all tests
 # make run    set up and execute every notebook without a browser
+# make solutions   for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make bench  set up and measure speed on this machine
 # make clean  remove what the tools left behind (not .venv, not your data)
 #
@@ -14,7 +15,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test run bench clean
+.PHONY: help lab test run solutions bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,6 +52,9 @@ test: $(VENV)/.installed-test
 
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)
+
+solutions: $(VENV)/.installed-test
+	"$(PY)" tools/solutions.py $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" tools/benchmark.py $(ARGS)

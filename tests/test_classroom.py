@@ -40,10 +40,11 @@ from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.colab import FIRST_CELL
 from diffusion_lessons.classroom.instant import Histogram, picture_bytes
 from diffusion_lessons.classroom.style import LINES, Drawing, png_of
+from diffusion_lessons.forward import add_noise
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator, globe
-from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
 # (Vienot, Brettel & Mollon 1999).
@@ -428,15 +429,15 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     seed.value = 0                             # seen before: comes at once
     seed.value = 3
     assert len(passes) == drawn
-    prompt.value = "a blue <b>dragn</b>"       # nonsense: it says so, and goes on
-    assert "&lt;b&gt;" not in words.value
+    prompt.value = "a blue <dragn>"            # nonsense: it says so, and goes on
     assert "dragn" in words.value
     prompt.value = "a cat in teh snow"
     assert "the" in words.value
     assert image.value in seen
     prompt.value = ""
     assert "nothing asked" in words.value
-    prompt.value = "a blue cat"
+    prompt.value = "a blue cat <&>"
+    assert "a blue cat &lt;&amp;&gt;" in words.value
     assert image.value not in seen
 
 
@@ -472,9 +473,14 @@ def test_the_brush_paints_into_the_loop_and_lets_it_go_on(digits):
         results.add(after.value)
     assert plain.value in results              # at the last turn nothing is changed by a dot ...
     assert len(results) == 2                   # ... half way it decides which of the two it becomes
-    before = touched.value
-    down.value = 3
-    assert touched.value != before
+    across.value, down.value, size.value, turn.value = 20, 3, 3, 6
+    noise, ideal = PictureNoise(0, 1), IdealDenoiser(two, schedule)
+    x_T, eps = noise((1, 28, 28)), noise((1, 28, 28))
+    x_t = list(sample(ideal, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
+    dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
+    x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                     # a dot of 3 is 3 x 3
+    assert touched.value == picture_bytes(x_t)
+    assert after.value == picture_bytes(finish(Loop(ideal, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
 
 
 def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
@@ -536,13 +542,13 @@ def test_a_failing_callback_is_seen_and_heard(digits):
     def breaks_later(x_t, t):
         calls.append(int(t[0]))
         if len(calls) > 1:
-            raise RuntimeError("out of luck")
+            raise RuntimeError("out of <luck>")
         return IdealDenoiser(digits, schedule)(x_t, t)
 
     widget = denoise_slider(digits[0], breaks_later, schedule)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="out of <luck>"):
         parts(widget, ipywidgets.IntSlider)[0].value = 7
-    assert "RuntimeError: out of luck" in parts(widget, ipywidgets.HTML)[-1].value
+    assert "RuntimeError: out of &lt;luck&gt;" in parts(widget, ipywidgets.HTML)[-1].value
 
 
 def test_the_first_cell_is_silent_here_and_says_what_to_do_elsewhere(monkeypatch, capsys):

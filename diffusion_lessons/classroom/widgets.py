@@ -249,7 +249,7 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
             asked = sentence.value, away.value, strength.value, number.value
             x, maps = _once(known, asked, lambda: paint(*asked))
         except ValueError as error:                      # a word that it does not know, or too many of them
-            words.value = large(f'<span style="color:{VERMILLION}">{html.escape(str(error))}</span>')
+            words.value = large(f'<span style="color:{VERMILLION}">{error}</span>')
             return
         if list(word.options) != chosen:
             word.options = chosen
