@@ -40,7 +40,7 @@ from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.colab import FIRST_CELL
 from diffusion_lessons.classroom.instant import Histogram, picture_bytes
 from diffusion_lessons.classroom.style import LINES, Drawing, png_of
-from diffusion_lessons.forward import add_noise
+from diffusion_lessons.forward import add_noise, from_x0
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator, globe
@@ -473,14 +473,26 @@ def test_the_brush_paints_into_the_loop_and_lets_it_go_on(digits):
         results.add(after.value)
     assert plain.value in results              # at the last turn nothing is changed by a dot ...
     assert len(results) == 2                   # ... half way it decides which of the two it becomes
+
+
+def test_the_brush_paints_where_and_when_its_sliders_say():
+    schedule = schedules.linear(100)
+
+    def halves(x_t, t):
+        return from_x0(0.5 * x_t, x_t, t, schedule)
+
+    widget = brush(halves, schedule, (1, 28, 28), steps=10)
+    _, touched, after = parts(widget, ipywidgets.Image)
+    across, down, size, turn = parts(widget, ipywidgets.IntSlider)
+    parts(widget, ipywidgets.Dropdown)[0].value = "black"
     across.value, down.value, size.value, turn.value = 20, 3, 3, 6
-    noise, ideal = PictureNoise(0, 1), IdealDenoiser(two, schedule)
+    noise = PictureNoise(0, 1)
     x_T, eps = noise((1, 28, 28)), noise((1, 28, 28))
-    x_t = list(sample(ideal, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
+    x_t = list(sample(halves, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
     dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
-    x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                     # a dot of 3 is 3 x 3
+    x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                      # a dot of 3 is 3 x 3
     assert touched.value == picture_bytes(x_t)
-    assert after.value == picture_bytes(finish(Loop(ideal, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
+    assert after.value == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
 
 
 def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
