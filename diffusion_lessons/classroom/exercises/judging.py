@@ -42,6 +42,13 @@ class Verdict(NamedTuple):
     words: str
 
 
+class Raised(Exception):
+    """An exception of an attempt that runs in another process: a class it belongs to, its name, message and line."""
+
+    def __init__(self, kind, name, message, line=None):
+        self.kind, self.name, self.message, self.line = kind, name, message, line
+
+
 def close(a, b):
     """Whether two answers agree but for rounding."""
     a, b = as_numbers(a), as_numbers(b)
@@ -64,6 +71,7 @@ class Exercise:
     remark: str = ""              # a sentence above the solution
     same: Callable = close        # same(given, wanted)
     also: Callable = None         # also(given): words when a right value is still not good enough
+    uses: tuple = ()              # functions of the package that an answer may call; graders lend these and no others
 
 
 def judge(exercise, attempt, draws=DRAWS):
@@ -173,19 +181,25 @@ def refuses(attempt, arguments):
 
 def describe(error, attempt):
     """A Verdict on the learner's exception: its words, the line that raised it, and help where we know some."""
-    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
-    where = ""
-    if frames:
-        line = (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
-        where = f"\nin line {frames[-1].lineno} of its cell:  {line}"
-    if "ellipsis" in str(error):
+    if not isinstance(error, Raised):
+        error = Raised(type(error), type(error).__name__, str(error), own_line(error, attempt))
+    where = f"\nin line {error.line[0]} of its cell:  {error.line[1]}" if error.line else ""
+    if "ellipsis" in error.message:
         return Verdict("not tried", f"not tried yet: there is still a ... to be replaced{where}")
-    words = f"it raised {type(error).__name__}: {error}{where}"
+    words = f"it raised {error.name}: {error.message}{where}"
     for kind, pattern, help in HELP:
-        if isinstance(error, kind) and re.search(pattern, str(error)):
+        if issubclass(error.kind, kind) and re.search(pattern, error.message):
             return Verdict("not yet", f"{words}\n{help}")
     return Verdict("not yet", words)
+
+
+def own_line(error, attempt):
+    """(number, text) of the line of the attempt's own cell that raised it, or None."""
+    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    if not frames:
+        return None
+    return frames[-1].lineno, (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
 
 
 def as_numbers(result):

@@ -116,6 +116,7 @@ LOSS = Exercise(
            "\"eps\" it is the exercise.",
     praise="right. That, on random pictures with random t, over and over, is all of the training.",
     also=trains,
+    uses=(forward.add_noise,),
     hints=["Three lines: make x_t with add_noise, ask the network, compare.",
            "eps_hat = net(x_t, t): the network sees the noisy picture and the time, nothing else.",
            "((eps_hat - eps) ** 2).mean()"],

@@ -182,6 +182,7 @@ def keep_known(x_s, x0, mask, s, eps, schedule):
 INPAINT = Exercise(
     "4.4", "keep_known(x_s, x0, mask, s, eps, schedule)", draw_mask, keep_known, shows=[samplers.inpaint],
     remark="The last three lines of the loop are the exercise.",
+    uses=(forward.add_noise,),
     praise="right: the known part is as noisy as the rest at every moment, so the network sees one whole "
            "picture.",
     hints=["Where mask is 1, x_s stays (made up); where it is 0, the known picture x0 goes in.",
