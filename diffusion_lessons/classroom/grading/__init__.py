@@ -43,7 +43,7 @@ class Remote:
 
     def __call__(self, *arguments):
         # a little less than `judge` allows, so that it is the child that ends, and not only the waiting for it
-        reply = answer(self.sandbox.ask({"call": list(arguments)}, 0.9 * judging.SECONDS))
+        reply = answer(self.sandbox.call(list(arguments), 0.9 * judging.SECONDS))
         for k, value in reply["changed"]:    # written into there, so written into here
             arguments[k].data = value.to(arguments[k].dtype)
         return reply["result"]
@@ -72,7 +72,7 @@ def grade_attempt(exercise, attempt, sandbox):
     lent = {f"{function.__module__}.{function.__name__}": function for function in exercise.uses}
     code = {"cells": attempt.cells, "attempt": attempt.expression, "lent": lent}
     try:
-        found = answer(sandbox.ask({"load": code}, judging.SECONDS, keep=False))
+        found = answer(sandbox.load(code, judging.SECONDS))
         if not found["callable"]:
             return judge(exercise, type(str(found["type"]), (), {})())
         return judge(exercise, Remote(sandbox, found["parameters"]))

@@ -34,8 +34,14 @@ PACKAGE = "diffusion_lessons"
 # ---------------------------------------------------------------- the wire, for both ends
 
 
-def encode(value, blob, functions=None):
-    """The value as JSON. The bytes of its tensors are added to `blob`, its functions to the list, if one is given."""
+class StandIn(types.SimpleNamespace):
+    """In the child, for an object that stays with the parent: one with the same attributes, and its number there."""
+
+
+def encode(value, blob, keep=None):
+    """The value as JSON. The bytes of its tensors are added to `blob`; to `keep`, if given, what does not travel."""
+    if isinstance(value, StandIn) or isinstance(value, types.FunctionType) and hasattr(value, "_number"):
+        return {"is": "kept", "number": value._number, "items": []}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biuf":
@@ -48,26 +54,35 @@ def encode(value, blob, functions=None):
         return {"is": "tensor", "dtype": str(plain.dtype), "shape": list(plain.shape), "grad": value.requires_grad}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {"is": "named", "name": type(value).__name__, "fields": list(value._fields),
-                "items": [encode(v, blob, functions) for v in value]}
+                "items": [encode(v, blob, keep) for v in value]}
     if isinstance(value, (list, tuple, range)):
         return {"is": "tuple" if isinstance(value, tuple) else "list",
-                "items": [encode(v, blob, functions) for v in value]}
+                "items": [encode(v, blob, keep) for v in value]}
     if isinstance(value, dict):
-        return {"is": "dict", "items": [[encode(k, blob, functions), encode(v, blob, functions)]
+        return {"is": "dict", "items": [[encode(k, blob, keep), encode(v, blob, keep)]
                                         for k, v in value.items()]}
-    if functions is not None and dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        names += [name for name, thing in vars(type(value)).items() if isinstance(thing, property)]
-        return {"is": "record", "name": type(value).__name__, "fields": names,
-                "items": [encode(getattr(value, name), blob, functions) for name in names]}
-    if functions is not None and callable(value):
-        functions.append(value)
-        return {"is": "function", "number": len(functions) - 1}
+    if keep is not None and (dataclasses.is_dataclass(value) or callable(value)):
+        keep.append(value)
+        seen = attributes(value)
+        return {"is": "kept", "number": len(keep) - 1, "name": type(value).__name__, "callable": callable(value),
+                "fields": list(seen), "items": [encode(v, blob, keep) for v in seen.values()]}
     return {"is": "..."} if value is ... else {"is": "other", "name": type(value).__name__}
 
 
-def decode(form, blob, stand_in=None):
-    """The value again; a record becomes a plain object with the same attributes, a function stand_in(its number)."""
+def attributes(value):
+    """Fields and properties of a dataclass; other things have none that travel."""
+    if not dataclasses.is_dataclass(value):
+        return {}
+    names = [field.name for field in dataclasses.fields(value)]
+    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, property)]
+    return {name: getattr(value, name) for name in names}
+
+
+def decode(form, blob, kept):
+    """The value again. kept(form, items) gives what stayed with the parent: there it is the thing itself.
+
+    Only the child makes objects with attributes. In the parent they would be a danger: numpy trusts some names.
+    """
     if not isinstance(form, dict):
         return form
     kind = form["is"]
@@ -83,28 +98,26 @@ def decode(form, blob, stand_in=None):
         return ...
     if kind == "other":
         return type(str(form["name"])[:80], (), {})()
-    if kind == "function" and stand_in:
-        return stand_in(form["number"])
-    items = [decode(item, blob, stand_in) for item in form["items"]] if kind != "dict" else [
-        [decode(v, blob, stand_in) for v in pair] for pair in form["items"]]
+    items = [decode(item, blob, kept) for item in form["items"]] if kind != "dict" else [
+        [decode(v, blob, kept) for v in pair] for pair in form["items"]]
     if kind == "named":
         return collections.namedtuple(form["name"], form["fields"])(*items)
-    if kind == "record" and stand_in:
-        return type(form["name"], (types.SimpleNamespace,), {})(**dict(zip(form["fields"], items)))
+    if kind == "kept":
+        return kept(form, items)
     return {"list": list, "tuple": tuple, "dict": dict}[kind](items)
 
 
-def write(file, message, functions=None, most=HEADER):
+def write(file, message, keep=None, most=HEADER):
     """Send one message, whole or not at all. Raises ValueError when it is too large."""
     blob = bytearray()
-    header = json.dumps(encode(message, blob, functions)).encode()
+    header = json.dumps(encode(message, blob, keep)).encode()
     if len(header) > most or len(blob) > BYTES:
         raise ValueError("that is too large to be handed over")
     file.write(HEAD.pack(len(header), len(blob)) + header + blob)
     file.flush()
 
 
-def read(file, stand_in=None, most=HEADER):
+def read(file, kept, most=HEADER):
     """The next message. Raises EOFError when the other end is gone, ValueError when it is nonsense."""
     head = file.read(HEAD.size)
     if len(head) < HEAD.size:
@@ -117,7 +130,7 @@ def read(file, stand_in=None, most=HEADER):
         raise EOFError
     blob = io.BytesIO(data[header:])
     try:
-        message = decode(json.loads(data[:header]), blob, stand_in)
+        message = decode(json.loads(data[:header]), blob, kept)
     except Exception as error:    # whatever is wrong with it
         raise ValueError(f"a frame that cannot be read: {error!r}") from error
     if blob.read(1):
@@ -154,14 +167,19 @@ class Child:
             except BaseException as error:    # SystemExit too: no learner's code ends this loop
                 write(self.sink, told(error, getattr(self, "missing", {})))
 
-    def stand_in(self, number):
-        """A function that lives with the parent: a call of it is a message there and one back."""
+    def stand_in(self, form, items):
+        """For what lives with the parent: an object of the same attributes, or a function that asks there."""
+        if not form["callable"]:
+            return type(form["name"], (StandIn,), {})(**dict(zip(form["fields"], items)), _number=form["number"])
+
         def function(*args, **kwargs):
-            write(self.sink, {"ask": number, "args": list(args), "kwargs": kwargs})
+            write(self.sink, {"ask": form["number"], "args": list(args), "kwargs": kwargs})
             reply = read(self.source, self.stand_in)
             if "raised" in reply:
                 raise getattr(builtins, reply["raised"], RuntimeError)(reply["message"])
             return reply["result"]
+
+        function._number = form["number"]
         return function
 
     def load(self, cells, attempt, lent):
@@ -185,7 +203,9 @@ class Child:
             exec(compile(ast.Module([statement], []), name, "exec"), space)
         except BaseException as error:
             for alias in getattr(statement, "names", []):
-                self.missing[(alias.asname or alias.name).partition(".")[0]] = str(error)
+                word = (alias.asname or alias.name).partition(".")[0]
+                self.missing[word] = str(error)
+                space.pop(word, None)    # another thing of that name is not what was meant
 
     def call(self, arguments):
         """What the function gives back, and those tensors that it wrote into."""

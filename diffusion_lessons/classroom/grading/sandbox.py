@@ -6,11 +6,13 @@ On Linux `unshare` gives it a room of its own. Where that is missing or refused 
 import contextlib
 import functools
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 
 import diffusion_lessons
 from diffusion_lessons.classroom.exercises import record
-from diffusion_lessons.classroom.exercises.limits import TooLong, within
+from diffusion_lessons.classroom.exercises.limits import TooLong
 from diffusion_lessons.classroom.grading import child
 
 MEMORY = 8 << 30      # bytes of address space: torch alone takes up some of them without using them
@@ -58,6 +60,8 @@ unshare --user --mount -- "$@"
 exit $?    # and this shell stays process 1: when it goes, all that was started in here goes
 """
 NAMESPACES = ["--user", "--map-root-user", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]
+GONE = "the process that it ran in is gone: does it exit, or need very much memory?"
+STRANGE = "what came back was no answer of a function."
 
 
 class Lost(Exception):
@@ -101,7 +105,7 @@ class Sandbox:
     def __init__(self, hidden=(), isolated=None, memory=MEMORY):
         self.hidden, self.memory = hidden, memory
         self.isolated = can_isolate() if isolated is None else isolated
-        self.process, self.functions = None, []
+        self.process, self.busy, self.kept = None, False, []
 
     def __enter__(self):
         return self
@@ -120,13 +124,13 @@ class Sandbox:
             command, cwd=self.folder, env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
-            self.talk(None, START)
+            self.ask(None, START)
         except (Lost, TooLong) as error:
             raise OSError("a process for the learners' code could not be started") from error
 
     def end(self, close=True):
         """Stop the child and, in a room of its own, all that it started."""
-        process, self.process = self.process, None
+        process, self.process, self.busy = self.process, None, False
         if process is None:
             return
         process.kill()
@@ -138,37 +142,52 @@ class Sandbox:
                 pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def ask(self, message, seconds, keep=True):
+    def load(self, code, seconds):
+        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does."""
+        if self.busy:    # somebody gave up waiting for it
+            self.end(close=False)
+        if self.process is None:
+            self.start()
+        self.kept = []
+        return self.ask({"load": code}, seconds)
+
+    def call(self, arguments, seconds):
+        """Call the attempt. Raises as `ask` does."""
+        return self.ask({"call": arguments}, seconds)
+
+    def ask(self, message, seconds):
         """Send one message and return the answer; meanwhile answer what the child asks.
 
-        keep: whether functions that were handed over before can still be asked for.
         Raises TooLong when it takes longer than that, Lost when there is no answer. Both end the child.
         """
         if self.process is None:
-            self.start()
-        if not keep:
-            self.functions = []
-        return self.talk(message, seconds)
-
-    def talk(self, message, seconds):
+            raise Lost(GONE)
+        self.busy, outcome = True, queue.SimpleQueue()
+        threading.Thread(target=self.exchange, args=(self.process, message, outcome), daemon=True).start()
         try:
-            return within(seconds, self.exchange, self.process, message)
-        except TooLong:
-            self.end(close=False)    # somebody may still be reading
-            raise
-        except (EOFError, OSError) as error:
+            found = outcome.get(timeout=seconds)
+        except queue.Empty:
+            self.end(close=False)    # the thread is still reading
+            raise TooLong from None
+        self.busy = False
+        if isinstance(found, Exception):
             self.end()
-            raise Lost("the process that it ran in is gone: does it exit, or need very much memory?") from error
-        except Exception as error:    # it may send anything
-            self.end()
-            raise Lost("what came back was no answer of a function.") from error
+            raise Lost(GONE if isinstance(found, (EOFError, OSError)) else STRANGE) from found
+        return found
 
-    def exchange(self, process, message):
-        if message is not None:
-            child.write(process.stdin, message, self.functions, most=child.CELLS)
-        while "ask" in (reply := child.read(process.stdout)):
-            child.write(process.stdin, self.answer(reply))
-        return reply
+    def exchange(self, process, message, outcome):
+        try:
+            if message is not None:
+                child.write(process.stdin, message, self.kept, most=child.CELLS)
+            while "ask" in (reply := child.read(process.stdout, self.own)):
+                child.write(process.stdin, self.answer(reply))
+        except Exception as error:    # it may send anything
+            reply = error
+        outcome.put(reply)
+
+    def own(self, form, items):
+        """What the child means by a thing that stayed here."""
+        return self.kept[form["number"]]
 
     def answer(self, question):
         """Call one of the functions that were handed over, as the child asks."""
@@ -176,6 +195,6 @@ class Sandbox:
         try:
             if sum(a.numel() for a in [*arguments, *words.values()] if isinstance(a, torch.Tensor)) > SMALL:
                 raise ValueError("the arguments are too large")
-            return {"result": self.functions[question["ask"]](*arguments, **words)}
+            return {"result": self.kept[question["ask"]](*arguments, **words)}
         except Exception as error:
             return {"raised": type(error).__name__, "message": str(error)}
