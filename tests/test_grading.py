@@ -21,7 +21,7 @@ from diffusion_lessons.__main__ import main
 from diffusion_lessons.classroom import grading
 from diffusion_lessons.classroom.exercises import EXERCISES, judging
 from diffusion_lessons.classroom.exercises.judging import judge
-from diffusion_lessons.classroom.grading import child, notebook, sandbox
+from diffusion_lessons.classroom.grading import notebook, sandbox, wire
 from diffusion_lessons.classroom.grading.sandbox import Sandbox, can_isolate
 from diffusion_lessons.forward import Prediction
 
@@ -328,7 +328,7 @@ ATTACKS = {
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    raise ValueError('\\ud800 \\0 =1+1')", "it raised"),
     "4.5": (OUTLIVES, ""),
     "5.1": (RUBBISH, "no answer of a function"),
-    "5.2": ("def f(q, k, v):\n    os._exit(0)", "is gone: does it exit"),
+    "5.2": ("def f(q, k, v):\n    return [0.5] * 10 ** 6", "too large"),
     "5.3": ("def f(q, k, v, real):\n    while True:\n        try:\n            pass\n        except BaseException:\n"
             "            pass", "it was not back after"),
     "5.4": (PICKLE, "not a Bomb"),
@@ -338,7 +338,7 @@ ATTACKS = {
     "6.2": (RECORD, ""),
     "6.3": ("def f(denoiser, x_t, t, y, negative, w):\n    deep = []\n    for k in range(900):\n"
             "        deep = [deep, deep]\n    return deep", "it raised"),
-    "6.4": ("def f(x0_guided, x0_plain):\n    return [0.5] * 10 ** 6", "too large"),
+    "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "is gone: does it exit"),
 }
 
 
@@ -401,7 +401,7 @@ def test_the_attacks_left_nothing_behind(attacked):
 
 def frame(header, blob=b"", lengths=None):
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return io.BytesIO(child.HEAD.pack(*(lengths or (len(header), len(blob)))) + header + blob)
+    return io.BytesIO(wire.HEAD.pack(*(lengths or (len(header), len(blob)))) + header + blob)
 
 
 def tensor(shape, dtype="torch.float32"):
@@ -410,8 +410,8 @@ def tensor(shape, dtype="torch.float32"):
 
 NONSENSE = {
     "no JSON": frame(b"right"),
-    "longer than allowed": frame({}, lengths=(child.HEADER + 1, 0)),
-    "more bytes than allowed": frame({}, lengths=(2, child.BYTES + 1)),
+    "longer than allowed": frame({}, lengths=(wire.HEADER + 1, 0)),
+    "more bytes than allowed": frame({}, lengths=(2, wire.BYTES + 1)),
     "a huge shape": frame(tensor([2**40, 2**20])),
     "a negative shape": frame(tensor([-1, -1]), b"1234"),
     "no number for a shape": frame(tensor(["2"]), b"12345678" * 2),
@@ -429,7 +429,7 @@ NONSENSE = {
 def test_a_frame_that_is_not_as_it_should_be_is_refused(what):
     NONSENSE[what].seek(0)
     with pytest.raises(ValueError):
-        child.read(NONSENSE[what], Sandbox(isolated=False).own)
+        wire.read(NONSENSE[what], Sandbox(isolated=False).own)
 
 
 def test_what_travels_arrives_unchanged():
@@ -437,9 +437,9 @@ def test_what_travels_arrives_unchanged():
               torch.tensor(7.0, requires_grad=True), torch.zeros(0, 3), torch.ones(2, dtype=torch.bool),
               torch.rand(4, dtype=torch.bfloat16), torch.rand(3, 2).T, Prediction(torch.ones(1), torch.zeros(1))]
     pipe = io.BytesIO()
-    child.write(pipe, values)
+    wire.write(pipe, values)
     pipe.seek(0)
-    back = child.read(pipe, None)
+    back = wire.read(pipe, None)
     for a, b in zip(values[:9], back, strict=False):
         assert a == b
         assert type(a) is type(b)
@@ -488,20 +488,20 @@ def test_a_room_hides_folders_within_those_that_it_shows(tmp_path):
 def test_without_a_room_it_says_so_and_still_refuses_the_package(tmp_path, monkeypatch):
     escapes = """
 import time
-def f(beta):
+def f(x, t, eps, schedule):
     if os.fork():
         os._exit(0)
     os.setsid()      # it keeps the pipe open
     time.sleep(4)
     os._exit(0)"""
-    write(tmp_path / "ann.ipynb", cells_of({"2.1": REFERENCES["2.1"], "2.2": escapes, "2.3": WRONG["1.1"][0],
-                                            "2.4": REFERENCES["2.4"]}))
+    write(tmp_path / "ann.ipynb", cells_of({"2.1": REFERENCES["2.1"], "2.2": WRONG["1.1"][0], "2.3": escapes}))
     monkeypatch.setattr(judging, "SECONDS", 2.0)
     monkeypatch.setattr(sandbox, "can_isolate", lambda: False)
     rows = graded(tmp_path)
-    assert [rows[id].state for id in ("2.1", "2.2", "2.3", "2.4")] == ["right", "not yet", "not yet", "right"]
-    assert "No module named 'diffusion_lessons'" in rows["2.3"].words
-    assert {rows[id].isolated for id in ("2.1", "2.2", "2.3", "2.4")} == {"not isolated"}
+    assert [rows[id].state for id in ("2.1", "2.2", "2.3")] == ["right", "not yet", "not yet"]
+    assert "No module named 'diffusion_lessons'" in rows["2.2"].words
+    assert "not back after" in rows["2.3"].words
+    assert {rows[id].isolated for id in ("2.1", "2.2", "2.3")} == {"not isolated"}
 
 
 def test_the_example_of_the_instructors_page_is_an_exercise_that_works():

@@ -21,7 +21,7 @@ import torch
 import diffusion_lessons
 from diffusion_lessons.classroom.exercises import record
 from diffusion_lessons.classroom.exercises.limits import TooLong
-from diffusion_lessons.classroom.grading import child
+from diffusion_lessons.classroom.grading import wire
 
 MEMORY = 8 << 30      # bytes of address space: torch alone takes up some of them without using them
 START = 120.0         # seconds to import torch on a busy machine
@@ -59,6 +59,13 @@ umount -l /proc
 unshare --user --mount -- "$@"
 exit $?    # and this shell stays process 1: when it goes, all that was started in here goes
 """
+# The first lines of the child: two files as text, as it cannot see the package that they come from.
+BOOT = """
+import sys, types
+sys.modules["wire"] = types.ModuleType("wire")
+exec(sys.argv.pop(1), vars(sys.modules["wire"]))
+exec(sys.argv.pop(1))
+"""
 NAMESPACES = ["--user", "--map-root-user", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]
 GONE = "the process that it ran in is gone: does it exit, or need very much memory?"
 STRANGE = "what came back was no answer of a function."
@@ -66,6 +73,10 @@ STRANGE = "what came back was no answer of a function."
 
 class Lost(Exception):
     """The child is gone, or what it sent was no answer. The words say which."""
+
+
+def text_of(name):
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def shown():
@@ -115,8 +126,7 @@ class Sandbox:
 
     def start(self):
         self.folder = tempfile.mkdtemp(prefix="grading-")
-        source = Path(child.__file__).read_text(encoding="utf-8")
-        command = [sys.executable, "-I", "-c", source, str(self.memory)]
+        command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("child.py"), str(self.memory)]
         if self.isolated:
             command = room(self.folder, self.hidden, command)
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
@@ -178,9 +188,9 @@ class Sandbox:
     def exchange(self, process, message, outcome):
         try:
             if message is not None:
-                child.write(process.stdin, message, self.kept, most=child.CELLS)
-            while "ask" in (reply := child.read(process.stdout, self.own)):
-                child.write(process.stdin, self.answer(reply))
+                wire.write(process.stdin, message, self.kept, most=wire.CELLS)
+            while "ask" in (reply := wire.read(process.stdout, self.own)):
+                wire.write(process.stdin, self.answer(reply))
         except Exception as error:    # it may send anything
             reply = error
         outcome.put(reply)
