@@ -328,7 +328,7 @@ ATTACKS = {
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    raise ValueError('\\ud800 \\0 =1+1')", "it raised"),
     "4.5": (OUTLIVES, ""),
     "5.1": (RUBBISH, "no answer of a function"),
-    "5.2": ("def f(q, k, v):\n    return [0.5] * 10 ** 6", "too large"),
+    "5.2": ("def f(q, k, v):\n    return [0.5] * 10 ** 5", "too large"),
     "5.3": ("def f(q, k, v, real):\n    while True:\n        try:\n            pass\n        except BaseException:\n"
             "            pass", "it was not back after"),
     "5.4": (PICKLE, "not a Bomb"),
@@ -362,7 +362,7 @@ def attacked(tmp_path_factory):
     before = known.read_text()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LESSONS_PROGRESS", str(known))
-        patch.setattr(judging, "SECONDS", 3.0)
+        patch.setattr(judging, "SECONDS", 5.0)
         rows = grading.grade_folder(place / "class")
     grading.write_csv(rows, place / "class" / "grades.csv")
     with listener, pytest.raises(BlockingIOError):     # nobody came
@@ -492,10 +492,10 @@ def f(x, t, eps, schedule):
     if os.fork():
         os._exit(0)
     os.setsid()      # it keeps the pipe open
-    time.sleep(4)
+    time.sleep(6)
     os._exit(0)"""
     write(tmp_path / "ann.ipynb", cells_of({"2.1": REFERENCES["2.1"], "2.2": WRONG["1.1"][0], "2.3": escapes}))
-    monkeypatch.setattr(judging, "SECONDS", 2.0)
+    monkeypatch.setattr(judging, "SECONDS", 4.0)
     monkeypatch.setattr(sandbox, "can_isolate", lambda: False)
     rows = graded(tmp_path)
     assert [rows[id].state for id in ("2.1", "2.2", "2.3")] == ["right", "not yet", "not yet"]
