@@ -256,10 +256,10 @@ KEPT = REFERENCES["3.2"] + "\n\nclass Keep:\n    import builtins\n    builtins.k
 OUTLIVES = """
 import subprocess
 def f(eps_u, eps_c, w):
-    subprocess.Popen(["sleep", "31415"], start_new_session=True)
+    subprocess.Popen(["sleep", f"31415.{PARENT}"], start_new_session=True)
     if os.fork() == 0:
         os.setsid()
-        os.execvp("sleep", ["sleep", "31415"])
+        os.execvp("sleep", ["sleep", f"31415.{PARENT}"])
     return eps_u"""
 UNDO = """
 def f(x_t, t, s, prediction, schedule, z):
@@ -391,7 +391,7 @@ def test_the_attacks_left_nothing_behind(attacked):
         assert not (folder / "broken_in").exists()
     assert not list(attacked["place"].rglob("*.bomb"))
     running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not [line for line in running if line.startswith(b"sleep\x0031415")]
+    assert not [line for line in running if line.startswith(b"sleep\x0031415.%d" % os.getpid())]
     with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 2 + len(EXERCISES)
 
