@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,7 @@ def attacked(tmp_path_factory):
     place = tmp_path_factory.mktemp("attacked")
     known = place / "progress" / "progress.json"
     known.parent.mkdir()
+    (place / "rooms").mkdir()
     known.write_text(json.dumps({id: {"state": "right", "tries": 1, "solved": 1} for id in EXERCISES}))
     write(place / "class" / "ann.ipynb", ["print('a neighbour')"])
     listener = socket.create_server(("127.0.0.1", 0))
@@ -363,6 +365,7 @@ def attacked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LESSONS_PROGRESS", str(known))
         patch.setattr(judging, "SECONDS", 5.0)
+        patch.setattr(tempfile, "tempdir", str(place / "rooms"))
         rows = grading.grade_folder(place / "class")
     grading.write_csv(rows, place / "class" / "grades.csv")
     with listener, pytest.raises(BlockingIOError):     # nobody came
@@ -391,6 +394,8 @@ def test_the_attacks_left_nothing_behind(attacked):
         assert not (folder / "broken_in").exists()
     assert not list(attacked["place"].rglob("*.bomb"))
     running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not [line for line in running if str(attacked["place"]).encode() in line]    # every room is closed
+    assert not list((attacked["place"] / "rooms").iterdir())
     assert not [line for line in running if line.startswith(b"sleep\x0031415.%d" % os.getpid())]
     with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 2 + len(EXERCISES)
