@@ -3,6 +3,7 @@
 An exercise is data: how to draw input, the right answer, the usual mistakes as functions, hints.
 """
 
+import dataclasses
 import dis
 import functools
 import inspect
@@ -10,7 +11,7 @@ import linecache
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,13 @@ class Verdict(NamedTuple):
     words: str
 
 
+class Raised(Exception):
+    """An exception of an attempt that runs in another process: a class it belongs to, its name, message and line."""
+
+    def __init__(self, kind, name, message, line=None):
+        self.kind, self.name, self.message, self.line = kind, name, message, line
+
+
 def close(a, b):
     """Whether two answers agree but for rounding."""
     a, b = as_numbers(a), as_numbers(b)
@@ -66,7 +74,7 @@ class Exercise:
     remark: str = ""              # a sentence above the solution
     same: Callable = close        # same(given, wanted)
     others: tuple = ()            # other functions that are right as well
-    given: dict = field(default_factory=dict)    # what of the package it may call: {"add_noise": add_noise}
+    given: tuple = ()             # functions of the package that an answer may call; graders lend these and no others
     also: Callable = None         # also(given, *case): words when a right value is still not good enough
     use: Callable = None          # use(function, *case): where there is more to it than function(*case)
 
@@ -83,6 +91,16 @@ class Exercise:
     def run(self, function, *case):
         """The numbers that a function gives for this input."""
         return self.use(function, *case) if self.use else function(*case)
+
+    def plain(self):
+        """The same without `use`, for where the attempt comes already put to use: it takes what `draw` draws."""
+        if not self.use:
+            return self
+        used = functools.partial(functools.partial, self.use)
+        call = ", ".join(list(inspect.signature(self.use).parameters)[1:])
+        return dataclasses.replace(self, use=None, call=f"{self.name}({call})", answer=used(self.answer),
+                                   others=tuple(map(used, self.others)),
+                                   mistakes=[(used(mistake), words) for mistake, words in self.mistakes])
 
 
 def judge(exercise, attempt, draws=DRAWS):
@@ -203,19 +221,25 @@ def refuses(attempt, count):
 
 def describe(error, attempt):
     """A Verdict on the learner's exception: its words, the line that raised it, and help where we know some."""
-    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
-    where = ""
-    if frames:
-        line = (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
-        where = f"\nin line {frames[-1].lineno} of its cell:  {line}"
-    if "ellipsis" in str(error):
+    if not isinstance(error, Raised):
+        error = Raised(type(error), type(error).__name__, str(error), own_line(error, attempt))
+    where = f"\nin line {error.line[0]} of its cell:  {error.line[1]}" if error.line else ""
+    if "ellipsis" in error.message:
         return Verdict("not tried", f"not tried yet: there is still a ... to be replaced{where}")
-    words = f"it raised {type(error).__name__}: {error}{where}"
+    words = f"it raised {error.name}: {error.message}{where}"
     for kind, pattern, help in HELP:
-        if isinstance(error, kind) and re.search(pattern, str(error)):
+        if issubclass(error.kind, kind) and re.search(pattern, error.message):
             return Verdict("not yet", f"{words}\n{help}")
     return Verdict("not yet", words)
+
+
+def own_line(error, attempt):
+    """(number, text) of the line of the attempt's own cell that raised it, or None."""
+    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    if not frames:
+        return None
+    return frames[-1].lineno, (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
 
 
 def as_numbers(result):

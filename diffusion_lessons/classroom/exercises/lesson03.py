@@ -122,7 +122,7 @@ def training_loss(net, x0, t, eps, schedule):
 
 LOSS = Exercise(
     "3.2", "training_loss(net, x0, t, eps, schedule)", draw_loss, eps_loss,
-    reference=training_loss, given={"add_noise": add_noise}, shows=[Denoiser.loss, training.Trainer.one_step],
+    reference=training_loss, given=(add_noise,), shows=[Denoiser.loss, training.Trainer.one_step],
     remark="In the package the loss also covers other targets and weightings; with target = weighting = "
            "\"eps\" it is the exercise.",
     praise="right. That, on random pictures with random t, over and over, is all of the training.",

@@ -204,7 +204,7 @@ def keep_known(x_s, x0, mask, s, eps, schedule):
 
 INPAINT = Exercise(
     "4.4", "keep_known(x_s, x0, mask, s, eps, schedule)", draw_mask, keep_known,
-    reference=keep_known, given={"add_noise": add_noise}, shows=[samplers.inpaint],
+    reference=keep_known, given=(add_noise,), shows=[samplers.inpaint],
     remark="The last three lines of the loop are the exercise.",
     praise="right: the known part is as noisy as the rest at every moment, so the network sees one whole "
            "picture.",
@@ -250,7 +250,7 @@ def start_from(x0, strength, eps, schedule):
 
 START = Exercise(
     "4.5", "start_from(x0, strength, eps, schedule)", draw_start, begin(lambda strength, T: round(strength * T)),
-    reference=start_from, given={"add_noise": add_noise}, shows=[samplers.img2img],
+    reference=start_from, given=(add_noise,), shows=[samplers.img2img],
     praise="right: from there the loop goes on as if it had come all the way from T.",
     hints=["The strength says how far up to go: t = round(strength * T).",
            "All pictures of the batch get the same t: torch.full((len(x0),), t).",
