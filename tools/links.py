@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LINK = "[Open in Colab](https://colab.research.google.com/"
 BEGIN, END = "<!-- links to Colab: make links writes them -->", "<!-- end of the links -->"
-UNSET = "No repository is named yet: `make links REPO=owner/name` writes a link for each notebook here and in it."
+UNSET = """\
+Upload a notebook and run its first cell: it says what to fill in. `make links REPO=owner/name` fills it in once for
+all, and writes a link to each notebook here and in it."""
 
 
 def rewritten(root, repo=None, branch=None):

@@ -29,7 +29,10 @@ except ImportError:
     import sys
 
     if "google.colab" not in sys.modules:
-        raise SystemExit("Run `make lab` in the folder of the course, or  %pip install ADDRESS") from None
+        raise SystemExit(
+            "The package of this course is not installed here. Run `make lab` in the folder of the course, or\\n"
+            "%pip install ADDRESS"
+        ) from None
     %pip install --quiet ADDRESS
     import diffusion_lessons
 '''
