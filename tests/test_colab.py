@@ -191,11 +191,14 @@ def test_links_refuse_what_is_no_repository(course, wrong):
 
 
 @pytest.mark.parametrize("broken", ["README.md", f"notebooks/{NOTEBOOKS[-1]}"])
-def test_links_write_all_files_or_none(course, broken):
+def test_links_write_all_files_or_none_and_say_which_is_broken(course, broken):
     path = course / broken
     path.write_text(re.sub("<!--.*?-->|# 0", "", path.read_text(encoding="utf-8")), encoding="utf-8")
     before = texts(course)
-    assert links(course, "--repo", "ada/lessons").returncode == 1
+    said = links(course, "--repo", "ada/lessons")
+    assert said.returncode == 1
+    assert Path(broken).name in said.stderr
+    assert "Nothing was written" in said.stderr
     assert texts(course) == before
 
 
@@ -290,7 +293,9 @@ def test_a_notebook_goes_alone_with_its_own_first_cell(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_run_refuses_an_environment_that_is_not_its_own(capsys):
+def test_the_run_refuses_an_environment_that_is_not_its_own(monkeypatch, capsys):
+    for name in ("prepare", "snapshot", "try_one"):  # so that this test does no harm, should the refusal be missing
+        monkeypatch.setattr(colab_runner, name, lambda *_: pytest.fail("it went on"))
     with pytest.raises(SystemExit):
         colab_runner.main(["notebooks/no.ipynb"])
     assert "make test-colab" in capsys.readouterr().err
