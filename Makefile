@@ -5,7 +5,7 @@
 # make links REPO=owner/name [BRANCH=main]
 #             name the course's repository on GitHub: writes links to Colab and all first cells
 # make test-colab
-#             set up an environment like Google Colab's in .venv-colab and run all notebooks there
+#             set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make clean  remove what the tools left behind (not .venv, not your data)
 #
 # Another Python:       make lab PYTHON=python3.12

@@ -1,5 +1,6 @@
 """Colab: the first cell, the tool that writes the links, the drive, and the run in an environment like Colab's."""
 
+import ast
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import colab_runner
 import pytest
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
+from test_notebooks import LONGEST_CELL, plain_python
 
 from diffusion_lessons import runtime
 from diffusion_lessons.classroom import colab
@@ -72,10 +74,11 @@ def test_first_cell_does_nothing_where_the_package_is(cell, on_colab, monkeypatc
 
 @pytest.mark.parametrize("cell", [UNSET, SET], ids=["unset", "set"])
 def test_first_cell_is_short_and_never_upgrades(cell):
-    assert len(cell.splitlines()) <= 12
+    assert len(cell.splitlines()) <= min(12, LONGEST_CELL)
     assert max(map(len, cell.splitlines())) <= 120
     assert "--upgrade" not in cell
     assert " -U" not in cell
+    ast.parse(plain_python(cell))  # test_notebooks can read it too
 
 
 @pytest.mark.parametrize("cell", [UNSET, SET], ids=["unset", "set"])
@@ -299,6 +302,68 @@ def test_the_run_refuses_an_environment_that_is_not_its_own(monkeypatch, capsys)
     with pytest.raises(SystemExit):
         colab_runner.main(["notebooks/no.ipynb"])
     assert "make test-colab" in capsys.readouterr().err
+
+
+FAKE = """#!/bin/sh
+echo "$0 $@" >> "{log}"
+case "$*" in
+  *python_version*) echo {version};;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python";;
+  *"install -q -r"*/requirements.txt) exit {torch};;
+  *download*) exit {setuptools};;
+esac
+"""
+
+
+@needs_make
+@pytest.mark.parametrize("named", ["python3.13", "other"])
+def test_the_environment_is_built_once_with_the_best_python_here(tmp_path, named):
+    log, environment = tmp_path / "log", colab_environment(tmp_path, named)
+    for turn in range(2):
+        said = make_colab(tmp_path, environment)
+        assert said.returncode == 0, said.stderr
+        assert ("Colab has Python 3.13, which was not found" in said.stdout) == (named == "other" and turn == 0)
+    calls = log.read_text().splitlines()
+    assert sum(" -m venv " in call and named in call for call in calls) == 1
+    assert sum("install -q -r" in call for call in calls) == 1
+    assert [call.split()[1:] for call in calls[-1:]] == [["tests/colab_runner.py", "--out", "build/colab", "one.ipynb"]]
+
+
+@needs_make
+def test_a_newer_torch_is_taken_where_colabs_cannot_be_had(tmp_path):
+    said = make_colab(tmp_path, colab_environment(tmp_path, "python3.13", torch=1))
+    assert said.returncode == 0, said.stderr
+    assert "taking the newest one instead" in said.stdout
+    assert (tmp_path / "log").read_text().count("install -q -r") == 2
+
+
+@needs_make
+def test_an_environment_that_is_not_whole_is_not_used(tmp_path):
+    said = make_colab(tmp_path, colab_environment(tmp_path, "python3.13", setuptools=1))
+    assert said.returncode != 0
+    assert "colab_runner" not in (tmp_path / "log").read_text()
+    assert not (tmp_path / ".venv-colab" / ".like-colab").exists()
+
+
+def colab_environment(folder, named, torch=0, setuptools=0):
+    """Lay out a course in which Python and pip are played by a script, under this name.  -> the environment"""
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copytree(ROOT / "tests" / "colab", folder / "tests" / "colab")
+    version = "3.13.5" if named == "python3.13" else "3.11.2"
+    fakes = {named: FAKE} | ({} if named == "python3.13" else {"python3.13": "#!/bin/sh\nexit 1\n"})
+    for name, text in fakes.items():
+        path = folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text.format(log=folder / "log", version=version, torch=torch, setuptools=setuptools))
+        path.chmod(0o755)
+    hidden = ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    return kept | {"HOME": str(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def make_colab(folder, environment):
+    command = ["make", "test-colab", "PYTHON=other", "ARGS=one.ipynb"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
 # ---- the device ----
