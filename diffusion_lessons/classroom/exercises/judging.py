@@ -10,7 +10,7 @@ import linecache
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from diffusion_lessons.classroom.exercises.limits import SECONDS, TooLong, within
 
 DRAWS = 3          # inputs for each check; a mistake is named only when it explains all the answers
+AS_IT_WAS = "that is the code as it was: the bug is still in it."     # for exercises that mend something
 ROUNDING = 2e-4    # answers may differ by this share of the numbers' size: float32 here, float64 there
 
 # Python's words for what usually goes wrong, and ours.
@@ -57,13 +58,31 @@ class Exercise:
     call: str                     # how the function is called: "add_noise(x0, t, eps, schedule)"
     draw: Callable                # draw(generator, k): the arguments of the k-th try, fresh numbers each time
     answer: Callable              # what is right
-    shows: list                   # functions or properties of the package whose source is the solution
+    reference: Callable           # the function as a learner would write it, under its name in the notebook
     hints: list                   # from a nudge to almost the answer
     mistakes: list                # (function, what to say when the learner's does the same)
     praise: str
+    shows: tuple = ()             # functions or properties of the package whose source is the solution; else reference
     remark: str = ""              # a sentence above the solution
     same: Callable = close        # same(given, wanted)
-    also: Callable = None         # also(given): words when a right value is still not good enough
+    others: tuple = ()            # other functions that are right as well
+    given: dict = field(default_factory=dict)    # what of the package it may call: {"add_noise": add_noise}
+    also: Callable = None         # also(given, *case): words when a right value is still not good enough
+    use: Callable = None          # use(function, *case): where there is more to it than function(*case)
+
+    @property
+    def name(self):
+        """What the notebook calls the function."""
+        return self.call.split("(")[0]
+
+    @property
+    def takes(self):
+        """How many arguments it takes."""
+        return self.call.count(",") + 1
+
+    def run(self, function, *case):
+        """The numbers that a function gives for this input."""
+        return self.use(function, *case) if self.use else function(*case)
 
 
 def judge(exercise, attempt, draws=DRAWS):
@@ -77,14 +96,15 @@ def judge(exercise, attempt, draws=DRAWS):
     generator = torch.Generator()
     generator.seed()
     cases = [exercise.draw(generator, k) for k in range(draws)]
-    if refuses(attempt, cases[0]):
-        return Verdict("not yet", f"it should be {exercise.call}, with {len(cases[0])} arguments in this order; "
+    if refuses(attempt, exercise.takes):
+        return Verdict("not yet", f"it should be {exercise.call}, with {exercise.takes} arguments in this order; "
                                   f"yours takes {inspect.signature(attempt)}.")
-    given, wanted = [], [exercise.answer(*copies(case)) for case in cases]
+    run, given = functools.partial(exercise.run, attempt), []
+    wanted = [exercise.run(exercise.answer, *copies(case)) for case in cases]    # first: what torch loads then, it has
     for case in cases:
         used = copies(case)
         try:
-            result = within(SECONDS, attempt, *used)
+            result = within(SECONDS, run, *used)
         except TooLong:
             return Verdict("not yet", f"it was not back after {SECONDS:g} seconds, and was stopped. Is there a loop "
                                       "that never ends?")
@@ -96,16 +116,26 @@ def judge(exercise, attempt, draws=DRAWS):
         if trouble:
             return Verdict("not yet", trouble)
         given.append(result)
-    if not all(exercise.same(a, b) for a, b in zip(given, wanted)):
-        return Verdict("not yet", diagnose(exercise, attempt, cases, given, wanted))
-    reproach = exercise.also(given[0]) if exercise.also else None
-    return Verdict("not yet", reproach) if reproach else Verdict("right", exercise.praise)
+    right = all(exercise.same(a, b) for a, b in zip(given, wanted))
+    if not right and not any(answers(exercise, other, cases, given) for other in exercise.others):
+        return Verdict("not yet", diagnose(exercise, run, cases, given, wanted))
+    for result, case in zip(given, cases):
+        reproach = exercise.also(result, *case) if exercise.also else None
+        if reproach:
+            return Verdict("not yet", reproach)
+    return Verdict("right", exercise.praise)
 
 
-def diagnose(exercise, attempt, cases, given, wanted):
+def answers(exercise, other, cases, given):
+    """Whether the results are those of another right function."""
+    return all(exercise.same(result, exercise.run(other, *copies(case))) for case, result in zip(cases, given))
+
+
+def diagnose(exercise, run, cases, given, wanted):
     """Words for a wrong answer: the mistake that explains it, else what is visibly off."""
     for mistake, words in exercise.mistakes:
-        if all(explains(mistake, case, result) for case, result in zip(cases, given)):
+        wrong = functools.partial(exercise.run, mistake)
+        if all(explains(wrong, case, result) for case, result in zip(cases, given)):
             return words
     have, want = as_numbers(given[0]), as_numbers(wanted[0])
     if have.shape != want.shape:
@@ -114,7 +144,7 @@ def diagnose(exercise, attempt, cases, given, wanted):
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
-    if not explains(functools.partial(within, SECONDS, attempt), cases[0], given[0]):
+    if not explains(functools.partial(within, SECONDS, run), cases[0], given[0]):
         return ("it gives another result each time for the same input: it draws random numbers of its own. "
                 "All that is random comes in through its arguments.")
     right = sum(exercise.same(a, b) for a, b in zip(given, wanted))
@@ -160,10 +190,10 @@ def is_stub(attempt):
     return len(steps) <= 2 and len(values) == 1 and values[0] in (None, ...)
 
 
-def refuses(attempt, arguments):
+def refuses(attempt, count):
     """Whether the function cannot be called with that many arguments."""
     try:
-        inspect.signature(attempt).bind(*arguments)
+        inspect.signature(attempt).bind(*range(count))
     except TypeError:
         return True
     except ValueError:   # some built-in functions have no signature to look at
@@ -201,4 +231,5 @@ def as_numbers(result):
 
 def copies(case):
     """The arguments again, so that nobody can spoil them for the next."""
-    return [a.clone() if isinstance(a, torch.Tensor) else a for a in case]
+    return [a.clone() if isinstance(a, torch.Tensor)
+            else torch.Generator().set_state(a.get_state()) if isinstance(a, torch.Generator) else a for a in case]
