@@ -133,11 +133,14 @@ def main(arguments=None):
             report, wrong = try_one(path, address, options.out)
             print(f"{report.seconds:.1f} s, and {report.widget_seconds:.1f} s for {report.moves} widget moves"
                   if report else "not run")
-            failed += [f"FAILED in {path.name}, {error}\n" for error in wrong]
+            for error in wrong:
+                print(f"FAILED in {path.name}, {error}\n", flush=True)
+            failed += wrong
     if not failed:
         failed = weights_that_came_along()
+        print(*failed, sep="\n", end="\n" if failed else "")
     good = "Every first cell installed the package and changed nothing else."
-    print(*failed, f"{len(failed)} faults" if failed else good, sep="\n")
+    print(f"{len(failed)} faults" if failed else good)
     return 1 if failed else 0
 
 
