@@ -3,6 +3,10 @@
 # make run    set up and execute every notebook without a browser
 # make solutions   for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make bench  set up and measure speed on this machine
+# make links REPO=owner/name [BRANCH=main]
+#             name the course's repository on GitHub: writes links to Colab and all first cells
+# make test-colab
+#             set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make clean  remove what the tools left behind (not .venv, not your data)
 #
 # Another Python:       make lab PYTHON=python3.12
@@ -15,7 +19,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test run solutions bench clean
+.PHONY: help lab test run solutions bench links test-colab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -58,6 +62,17 @@ solutions: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	"$(PY)" tools/benchmark.py $(ARGS)
+
+# Only a REPO of the command line counts; an empty one takes the links out again.
+links:
+	@"$(PYTHON)" tools/links.py $(if $(filter command,$(origin REPO)),--repo '$(REPO)') \
+	  $(if $(filter command,$(origin BRANCH)),--branch '$(BRANCH)')
+
+.venv-colab/.like-colab: tests/colab/requirements.txt tests/colab/build
+	tests/colab/build .venv-colab "$(PYTHON)"
+
+test-colab: .venv-colab/.like-colab
+	.venv-colab/bin/python tests/colab_runner.py --out build/colab $(or $(ARGS),notebooks/*.ipynb)
 
 clean:
 	rm -rf build docs/_build .pytest_cache .ruff_cache .hypothesis *.egg-info

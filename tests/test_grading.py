@@ -142,7 +142,7 @@ def test_the_command_writes_a_table_and_passes_over_broken_notebooks(tmp_path, c
     said = capsys.readouterr().out
     assert "ann     0 of 6\n" in said
     assert "dora    0 of 0   (1 notebook without exercises)" in said
-    assert "13 rows written to" in said
+    assert "15 rows written to" in said
 
 
 def test_a_folder_with_nothing_to_grade_is_said_plainly(tmp_path, capsys):
