@@ -1,5 +1,6 @@
 # make lab    set up and open JupyterLab on the notebooks
 # make test   set up and run all tests
+# make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
 # make run    set up and execute every notebook without a browser
 # make bench  set up and measure speed on this machine
 # make clean  remove what the tools left behind (not .venv, not your data)
@@ -14,7 +15,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test run bench clean
+.PHONY: help lab test test-browser run bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -48,6 +49,10 @@ lab: $(VENV)/.installed-lab
 
 test: $(VENV)/.installed-test
 	"$(PY)" -m pytest $(ARGS)
+
+# CHROMIUM=/path/to/chromium names a browser that is not on the PATH.
+test-browser: $(VENV)/.installed-browser
+	CHROMIUM="$(CHROMIUM)" "$(PY)" -m pytest tests/browser $(ARGS)
 
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)

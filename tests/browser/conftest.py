@@ -1,6 +1,5 @@
 """One JupyterLab and one Chromium for all browser tests; a page of its own for each lesson."""
 
-import os
 from pathlib import Path
 
 import pytest

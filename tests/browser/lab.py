@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from notebook_runner import kernel_environment
@@ -74,10 +74,11 @@ def running_lab(folder, timeout=180):
            "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
            "DIFFUSION_LESSONS_PROGRESS": "progress.json"}
     environment = kernel_environment(folder) | {name: str(folder / place) for name, place in own.items()}
-    lab = Lab(work, free_port(), folder / "server.log")
+    port = free_port()
+    lab = Lab(work, port, folder / "server.log")
     environment["JUPYTER_TOKEN"] = lab.token
-    command = [sys.executable, "-m", "jupyterlab", str(work), "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-               f"--ServerApp.port={lab.root.rsplit(':')[-1]}", "--ServerApp.port_retries=0",
+    command = [sys.executable, "-m", "jupyterlab", str(work), "--no-browser", "--allow-root",
+               "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
                "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with lab.said.open("wb") as said:
@@ -87,13 +88,10 @@ def running_lab(folder, timeout=180):
         yield lab
     finally:
         server.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             server.wait(30)
-        finally:    # its kernels too, should it have left any
-            try:
-                os.killpg(server.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
+        with suppress(ProcessLookupError):      # what it has left, its kernels for one
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def wait_for(lab, server, timeout):

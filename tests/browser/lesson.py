@@ -31,6 +31,7 @@ class Lesson:
     def __init__(self, page, lab, name, shots):
         self.page, self.lab, self.name, self.shots = page, lab, name, shots
         self.ears = Ears(page)
+        self.patience = MOVE
         shots.mkdir(parents=True, exist_ok=True)
         page.set_viewport_size({"width": WIDE, "height": HIGH})
         page.set_default_timeout(60_000)
@@ -114,6 +115,18 @@ class Lesson:
             ".map(o => [o.scrollWidth, o.clientWidth, o.innerText.slice(0, 80)])")
         assert not wide, f"wider than the page: {wide}"
 
+    def check_is_seen(self):
+        """Text, code and a figure can be scrolled to, and then stand within the window."""
+        for thing in (".jp-RenderedMarkdown p", ".cm-content", ".jp-OutputArea-output img"):
+            seen = self.page.locator(f"{WHOLE} {thing}").first
+            seen.scroll_into_view_if_needed()
+            box = seen.bounding_box()
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= WIDE, f"{thing} is not within the window: {box}"
+            assert box["width"] * box["height"] > 500, f"nothing is seen of {thing}: {box}"
+
+    def width(self):
+        return self.page.locator(WHOLE).bounding_box()["width"]
+
     # looking and moving
 
     def areas(self, selector):
@@ -134,7 +147,7 @@ class Lesson:
         """Do it, and see that the pictures of the area change."""
         before = self.look(area)
         action()
-        self.wait(lambda: self.look(area) not in (None, before), MOVE, f"another picture after {what}")
+        self.wait(lambda: self.look(area) not in (None, before), self.patience, f"another picture after {what}")
         self.rest(what)
 
     def shoot(self, what, name):

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from lesson import WHOLE
 from moving import move_all
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+SHOWN = "02_adding_noise.ipynb"     # quick, and with formulas, film strips, a film and a widget
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -16,3 +18,29 @@ def test_runs_and_its_widgets_move(open_lesson, path):
     print(move_all(lesson))
     lesson.check()
     lesson.check_page()
+
+
+def font_sizes(lesson):
+    """Pixels of (code, text, a widget's words) on the screen."""
+    places = [".cm-content", ".jp-RenderedMarkdown p", ".jp-RenderedText pre"]
+    return [lesson.page.locator(f"{WHOLE} {place}").first.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")
+            for place in places]
+
+
+def test_presentation_and_single_document_mode(open_lesson):
+    lesson = open_lesson(NOTEBOOKS[0].with_name(SHOWN))
+    plain, room = font_sizes(lesson), lesson.width()
+
+    lesson.command("View", "application:toggle-presentation-mode")
+    lesson.run_all()
+    assert all(a > b for a, b in zip(font_sizes(lesson), plain)), "nothing is larger for the last row"
+    lesson.check_is_seen()
+    lesson.shoot_all("presentation")
+    lesson.command("View", "application:toggle-presentation-mode")
+
+    lesson.command("View", "application:toggle-mode")
+    lesson.wait(lambda: lesson.width() > room, 10, "the tabs are gone and the notebook has more room")
+    lesson.run_all_afresh()
+    assert font_sizes(lesson) == plain
+    lesson.check_is_seen()
+    lesson.shoot_all("single")
