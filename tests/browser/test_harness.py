@@ -5,17 +5,19 @@ import pytest
 from lab import find_chromium
 from moving import move_all
 
+# A picture of one colour, with a slider and a menu. It does without torch, whose import takes seconds.
 PICTURE = """
-import ipywidgets, torch
+import io, ipywidgets
 from IPython.display import HTML, display
-from diffusion_lessons.classroom import animate
-from diffusion_lessons.classroom.widgets import picture_bytes
+from PIL import Image
 slider, menu = ipywidgets.IntSlider(value=3, max=100), ipywidgets.Dropdown(options=["red", "green", "blue"])
 picture = ipywidgets.Image()
 def redraw(change=None):
-    colour = torch.full((3, 8, 8), -1.0)
-    colour[menu.index] = slider.value / 50 - 1
-    picture.value = picture_bytes(colour)
+    colour = [0, 0, 0]
+    colour[menu.index] = 2 * slider.value
+    file = io.BytesIO()
+    Image.new("RGB", (60, 60), tuple(colour)).save(file, "png")
+    picture.value = file.getvalue()
 redraw()
 """
 WATCH = "slider.observe(redraw, 'value'); menu.observe(redraw, 'value')\n"
@@ -48,7 +50,8 @@ button.on_click(brighter)
 words.observe(lambda change: setattr(slider, "value", 10 * len(words.value)), "value")
 display(ipywidgets.VBox([button, words, picture]))
 """
-    film = "animate([torch.full((1, 8, 8), k / 9) for k in range(10)])"
+    imports = "import torch\nfrom diffusion_lessons.classroom import animate\n"
+    film = imports + "animate([torch.full((1, 8, 8), k / 9) for k in range(10)])"
     lesson = open_cells(PICTURE + WATCH + SHOW, more, film)
     counts = move_all(lesson)
     assert sorted(counts.values()) == [1, 1, 1, 1, 1], counts
