@@ -78,8 +78,9 @@ class Lesson:
 
     def run_all_afresh(self):
         self.command("Run", "runmenu:restart-and-run-all")
+        total = self.count_done()
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
-        self.page.wait_for_timeout(1000)
+        self.wait(lambda: self.count_done() < total, 120, "the numbers of the run before are gone")
         self.wait_for_cells()
 
     def wait_for_cells(self):
@@ -94,7 +95,7 @@ class Lesson:
         self.check_page()
 
     def count_done(self):
-        prompts = self.page.locator(f"{WHOLE} .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        prompts = self.page.locator(f"{WHOLE} .jp-CodeCell .jp-InputPrompt").all_text_contents()
         return sum(bool(re.fullmatch(r"\[\d+\]:", text.strip())) for text in prompts)
 
     def check_page(self):
