@@ -1,9 +1,9 @@
-# make lab    set up and open JupyterLab on the notebooks
-# make test   set up and run all tests
+# make lab            set up and open JupyterLab on the notebooks
+# make test           set up and run all tests
 # make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
-# make run    set up and execute every notebook without a browser
-# make bench  set up and measure speed on this machine
-# make clean  remove what the tools left behind (not .venv, not your data)
+# make run            set up and execute every notebook without a browser
+# make bench          set up and measure speed on this machine
+# make clean          remove what the tools left behind (not .venv, not your data)
 #
 # Another Python:       make lab PYTHON=python3.12
 # Another environment:  make lab VENV=/some/folder

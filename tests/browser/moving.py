@@ -178,8 +178,8 @@ def button(hand, button):
 def text(hand, field):
     """Put the mouse in, write something else, and write again what stood there."""
     before = field.input_value()
-    # A number becomes another number.
-    other = str(int(before) + 1) if re.fullmatch(r"-?\d+", before) else before + " again"
+    number = re.fullmatch(r"-?[\d.]+", before)
+    other = f"{float(before) + 1:g}" if number else before + " again"
 
     def write(words):
         field.click()
