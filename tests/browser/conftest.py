@@ -30,7 +30,7 @@ def lab(tmp_path_factory):
 def browser():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser
+        yield browser.new_context()     # one for all: what it has loaded of JupyterLab it need not load again
         browser.close()
 
 

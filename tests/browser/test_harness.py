@@ -46,7 +46,7 @@ button, words = ipywidgets.Button(description="more"), ipywidgets.Text(value="7"
 def brighter(_):
     slider.value = (slider.value + 30) % 100
 button.on_click(brighter)
-words.observe(lambda change: setattr(slider, "value", 10 * len(words.value)), "value")
+words.observe(lambda change: setattr(slider, "value", 10 * int(words.value)), "value")
 display(ipywidgets.VBox([button, words, picture]))
 """
     imports = "import torch\nfrom diffusion_lessons.classroom import animate\n"
@@ -95,7 +95,7 @@ def test_a_page_that_needs_the_network(open_cells):
 
 def test_a_kernel_that_needs_the_network(open_cells):
     with pytest.raises(AssertionError, match="cut the network"):
-        open_cells("import urllib.request\nurllib.request.urlopen('https://example.org')")
+        open_cells("import socket\nsocket.create_connection(('example.org', 443))")
 
 
 def test_an_error_on_the_page(open_cells):
@@ -107,7 +107,7 @@ def test_an_error_on_the_page(open_cells):
 @pytest.mark.parametrize("source, words", [
     ("HTML('<img src=\"data:image/png;base64,AAAA\">')", "pictures are missing"),
     ("HTML('<div style=\"width: 3000px\">wide</div>')", "wider than the page"),
-    ("from IPython.display import Markdown\nMarkdown(r'$\\\\frac{1}$')", "formula"),
+    ("from IPython.display import Markdown\nMarkdown(r'$\\frac{1}$')", "formula"),
 ])
 def test_a_page_that_looks_wrong(open_cells, source, words):
     with pytest.raises(AssertionError, match=words):
@@ -117,5 +117,5 @@ def test_a_page_that_looks_wrong(open_cells, source, words):
 def test_without_chromium_it_says_how_to_get_one(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
-    with pytest.raises(FileNotFoundError, match="CHROMIUM=/nowhere/chromium is no program.*\n.*apt install chromium"):
+    with pytest.raises(FileNotFoundError, match="(?s)CHROMIUM=/nowhere/chromium is no program.*apt install chromium"):
         find_chromium()
