@@ -2,6 +2,7 @@
 # make test           set up and run all tests
 # make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
 # make run            set up and execute every notebook without a browser
+# make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make bench          set up and measure speed on this machine
 # make clean          remove what the tools left behind (not .venv, not your data)
 #
@@ -15,7 +16,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-browser run bench clean
+.PHONY: help lab test test-browser run solutions bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -56,6 +57,9 @@ test-browser: $(VENV)/.installed-browser
 
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)
+
+solutions: $(VENV)/.installed-test
+	"$(PY)" tools/solutions.py $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" tools/benchmark.py $(ARGS)

@@ -1,4 +1,4 @@
-"""python -m diffusion_lessons doctor | generate | train | evaluate | captions
+"""python -m diffusion_lessons doctor | generate | train | evaluate | captions | grade
 
 Exit codes: 0 all went well, 1 it failed (one line says why), 2 wrong usage, 130 stopped by Ctrl-C.
 """
@@ -18,6 +18,7 @@ Diffusion Lessons on the command line.
   train      train a network from nothing, or go on where it was stopped
   evaluate   measure how good pictures are
   captions   how far the captions of the training scenes can be trusted
+  grade      judge the exercises in a folder of notebooks, for lecturers
 """
 EXAMPLES = {
     "doctor": """examples:
@@ -75,6 +76,16 @@ alone, for combinations that training showed (seen) and never showed (held_out);
     {prog} captions
   what is in the pictures of the training set that have such a caption
     {prog} captions "a muppet cooking in the kitchen"
+""",
+    "grade": """examples:
+  all notebooks in a folder and below; the table is homework/grades.csv
+    {prog} grade homework
+  the table somewhere else
+    {prog} grade homework --out lesson02.csv
+
+Whoever has a folder of their own in there is called after it; other notebooks
+are called after their file. docs/instructors.md says how it works, and what
+it cannot see.
 """,
 }
 
@@ -162,6 +173,11 @@ def build_parser():
     p.add_argument("caption", nargs="?", help="also: what do the pictures show that have a caption which says this?")
     p.add_argument("--count", type=number(int, 1), default=100_000,
                    help="so many of the training set's captions (default: all 100,000)")
+
+    p = command("grade", "Judge the exercises in a folder of notebooks, and write a table (CSV). "
+                         "Learners' functions run in processes of their own.")
+    p.add_argument("folder", type=Path, help="where the notebooks are, in it or below")
+    p.add_argument("--out", type=file_name(".csv"), metavar="PATH", help="the table (default FOLDER/grades.csv)")
     return parser
 
 

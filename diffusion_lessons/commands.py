@@ -203,6 +203,21 @@ def captions(options):
     return 0
 
 
+def grade(options):
+    """Judge a folder of notebooks, write the table, and print a line for each learner."""
+    # here, as the other commands need nothing of the classroom
+    from diffusion_lessons.classroom import grading
+
+    rows = grading.grade_folder(options.folder, progress=True)
+    out = options.out or options.folder / "grades.csv"
+    grading.write_csv(rows, out)
+    print(grading.summary(rows))
+    if any(row.isolated == "not isolated" for row in rows):
+        print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")
+    print(f"{len(rows)} rows written to {out}")
+    return 0
+
+
 def in_percent(shares):
     return ", ".join(f"{word} {share:.1%}" for word, share in shares.items())
 

@@ -1,5 +1,6 @@
 """What notebooks show: figures, the film player, the sliders."""
 
+import asyncio
 import base64
 import io
 import itertools
@@ -7,6 +8,7 @@ import re
 import sys
 import time
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import ipywidgets
 import matplotlib
@@ -20,25 +22,29 @@ from diffusion_lessons import classroom, generation, recipes, schedules
 from diffusion_lessons.classroom import (
     animate,
     bars,
+    brush,
     curve,
     curves,
     denoise_slider,
     film_strip,
     heat_table,
     loop_player,
-    noise_slider,
     points,
-    sentence_maker,
+    prompt_lab,
+    sampler_bench,
+    schedule_explorer,
     show_pictures,
     walk_slider,
 )
 from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.colab import FIRST_CELL
+from diffusion_lessons.classroom.instant import Histogram, picture_bytes
 from diffusion_lessons.classroom.style import LINES, Drawing, png_of
-from diffusion_lessons.classroom.widgets import picture_bytes
+from diffusion_lessons.forward import add_noise, from_x0
+from diffusion_lessons.guidance import Guided
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator, globe
-from diffusion_lessons.samplers import sample
+from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
 # (Vienot, Brettel & Mollon 1999).
@@ -196,7 +202,7 @@ def test_a_figure_shows_itself_and_leaves_the_learners_settings_alone():
     figure = curve([1, 2], [3, 4], "x", "y")
     assert dict(matplotlib.rcParams) == before
     assert isinstance(figure, Drawing)
-    assert Image.open(io.BytesIO(figure._repr_png_())).size[0] > 700
+    assert Image.open(io.BytesIO(figure._repr_png_()[0])).size[0] > 700
     assert png_of(figure)[:4] == b"\x89PNG"
 
 
@@ -283,12 +289,12 @@ def digits():
     return torch.rand(12, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_the_noise_slider_moves(digits):
-    widget = noise_slider(digits[0], T=100)
-    assert moves_and_shows(widget, changing=[1, 2]) < 1     # seconds; usually a hundredth of one
-    menu, = parts(widget, ipywidgets.Dropdown)
+def test_the_schedule_explorer_moves(digits):
+    widget = schedule_explorer(digits[0], lengths=(100, 20))
+    assert moves_and_shows(widget, changing=[1, 2, 3]) < 1     # seconds; usually a hundredth of one
+    menu, length = parts(widget, ipywidgets.Dropdown)
     slider, = parts(widget, ipywidgets.IntSlider)
-    clean, noisy, _ = parts(widget, ipywidgets.Image)
+    clean, noisy, _, _ = parts(widget, ipywidgets.Image)
     slider.value = 50
     curves_seen = set()
     for name in menu.options:
@@ -297,6 +303,40 @@ def test_the_noise_slider_moves(digits):
     assert len(curves_seen) == len(menu.options) == 4
     slider.value = 0
     assert noisy.value == clean.value
+    slider.value = 60
+    length.value = 20
+    assert (slider.value, slider.max) == (12, 20)               # the same share of the way
+    slider.value = 20
+    length.value = 100
+    assert (slider.value, slider.max) == (100, 100)
+
+
+def test_a_figure_tells_in_words_what_stands_in_it():
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter = DisplayFormatter(active_types=["image/png"])
+    _, about = formatter.format(curves([1, 2], {"eps": [1, 2], "x0": [2, 3]}, "t", "error", "Who errs more"))
+    alt = about["image/png"]["alt"]
+    assert all(word in alt for word in ("Who errs more", "across: t", "up: error", "eps", "x0"))
+    _, about = formatter.format(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
+    assert "x_t, t = 1, t = 2" in about["image/png"]["alt"]
+
+
+def test_the_histogram_shows_how_often_a_value_occurs():
+    def height(x, value):
+        histogram = Histogram()
+        column, floor = histogram.canvas.at(value, 0)
+        picture = Image.open(io.BytesIO(histogram.draw(x))).convert("RGB")
+        before = histogram.canvas.picture
+        changed = [y for y in range(picture.height)
+                   if picture.getpixel((column, y)) != before.getpixel((column, y))]
+        return (floor - min(changed)) / (floor - histogram.canvas.at(value, 1)[1]) if changed else 0
+
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    for value in (-1.1, 0.1, 0.9):
+        assert abs(height(x, value) - torch.distributions.Normal(0, 1).log_prob(torch.tensor(value)).exp()) < 0.03
+    assert height(torch.ones(10), -1.1) == 0
+    assert height(torch.full((10,), 0.1), 0.1) > 1.4            # cut at the top
 
 
 def test_the_denoise_slider_moves(digits):
@@ -319,7 +359,7 @@ def test_the_loop_player_shows_the_recorded_steps(digits):
     slider, = parts(widget, ipywidgets.IntSlider)
     assert (slider.min, slider.max) == (1, 10)
     slider.value = 5
-    assert moves_and_shows(widget, changing=[0, 2]) < 1
+    assert moves_and_shows(widget, changing=[0, 3]) < 1
     assert "to <b>0</b>" in parts(widget, ipywidgets.HTML)[-1].value
     with pytest.raises(ValueError, match="no step"):
         loop_player([])
@@ -348,7 +388,9 @@ def test_the_walk_slider_walks_and_says_where():
     assert abs(close[0] - close[1]).max() <= 2
 
 
-def test_the_sentence_maker_draws_what_its_menus_say():
+@pytest.fixture
+def reader():
+    """A small network that reads sentences, of random weights, and how often it has been asked."""
     torch.manual_seed(0)
     text = dict(width=32, layers=1, heads=2)
     recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
@@ -358,27 +400,152 @@ def test_the_sentence_maker_draws_what_its_menus_say():
             torch.nn.init.normal_(weight, std=0.1)
     passes = []
     denoiser.register_forward_hook(lambda *_: passes.append(1))
-    widget = sentence_maker(denoiser, recipes.tokenizer(), w=2.0, steps=2)
-    menus, (image,) = parts(widget, ipywidgets.Dropdown), parts(widget, ipywidgets.Image)
-    (strength,), (seed,) = parts(widget, ipywidgets.FloatSlider), parts(widget, ipywidgets.IntSlider)
-    words = parts(widget, ipywidgets.HTML)[-1]
-    assert "a green frog on stilts in the meadow" in words.value
-    tokens = recipes.tokenizer()("a green frog on stilts in the meadow")
-    x = generation.draw(denoiser, tokens, (3, 32, 32), w=2.0, steps=2)
+    return denoiser, passes
+
+
+def test_the_prompt_lab_draws_what_is_written(reader):
+    denoiser, passes = reader
+    tokenizer = recipes.tokenizer()
+    widget = prompt_lab(denoiser, tokenizer, w=2.0, steps=2)
+    menus, (image, looked) = parts(widget, ipywidgets.Dropdown), parts(widget, ipywidgets.Image)
+    (prompt, away), (strength,) = parts(widget, ipywidgets.Text), parts(widget, ipywidgets.FloatSlider)
+    (seed,), words = parts(widget, ipywidgets.IntSlider), parts(widget, ipywidgets.HTML)[-1]
+    assert prompt.value == "a green frog on stilts in the meadow"
+    x = generation.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
     assert image.value == picture_bytes(x)
     seen = {image.value}
-    for mover, value in ((menus[0], "owl"), (menus[2], "(not said)"), (strength, 8.0), (seed, 3)):
+    for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3)):
         mover.value = value
         seen.add(image.value)
-    assert len(seen) == 5
-    assert "a green owl in the meadow" in words.value
-    drawn = len(passes)
-    seed.value, strength.value = 0, 8.0        # seen before: comes at once
-    assert image.value in seen
+    assert len(seen) == 6
+    steered = Guided(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
+    x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 2, clip=True))
+    assert image.value == picture_bytes(x)
+    drawn, maps = len(passes), set()
+    for word in ("a", "red", "cat"):
+        menus[-1].value = word
+        maps.add(looked.value)
+    assert len(maps) == 3
+    seed.value = 0                             # seen before: comes at once
+    seed.value = 3
     assert len(passes) == drawn
-    for menu in menus:
-        menu.value = "(not said)"
-    assert "someone" in words.value
+    prompt.value = "a blue <dragn>"            # nonsense: it says so, and goes on
+    assert "dragn" in words.value
+    prompt.value = "a cat in teh snow"
+    assert "the" in words.value
+    assert image.value in seen
+    prompt.value = ""
+    assert "nothing asked" in words.value
+    prompt.value = "a blue cat <&>"
+    assert "a blue cat &lt;&amp;&gt;" in words.value
+    assert image.value not in seen
+
+
+def test_the_sampler_bench_draws_what_its_sliders_say(digits):
+    schedule = schedules.linear(100)
+    ideal = IdealDenoiser(digits, schedule)
+    widget = sampler_bench(ideal, schedule, 4, (1, 28, 28), lambda x: f"mean {x.mean():.3f}", steps=10)
+    (image,), (fresh,) = parts(widget, ipywidgets.Image), parts(widget, ipywidgets.FloatSlider)
+    number, seed = parts(widget, ipywidgets.IntSlider)
+    number.value, fresh.value, seed.value = 7, 1.0, 5
+    noise = PictureNoise(5, 4)
+    x = finish(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
+    assert image.value == picture_bytes(x, 480)
+    words = parts(widget, ipywidgets.HTML)[-1].value
+    assert "<b>7</b> steps took" in words
+    assert f"mean {x.mean():.3f}" in words
+
+
+def test_the_brush_paints_into_the_loop_and_lets_it_go_on(digits):
+    schedule = schedules.linear(100)
+    two = torch.full((2, 1, 28, 28), -1.0)     # a dark picture, and one with a bright square in its middle
+    two[1, :, 9:19, 9:19] = 1.0
+    widget = brush(IdealDenoiser(two, schedule), schedule, (1, 28, 28), steps=10)
+    plain, touched, after = parts(widget, ipywidgets.Image)
+    across, down, size, turn = parts(widget, ipywidgets.IntSlider)
+    ink, = parts(widget, ipywidgets.Dropdown)
+    size.value, across.value, down.value = 14, 14, 14
+    results = set()
+    for value in ("white", "black"):
+        ink.value, turn.value = value, 6
+        results.add(after.value)
+        turn.value = 10
+        results.add(after.value)
+    assert plain.value in results              # at the last turn nothing is changed by a dot ...
+    assert len(results) == 2                   # ... half way it decides which of the two it becomes
+
+
+def test_the_brush_paints_where_and_when_its_sliders_say():
+    schedule = schedules.linear(100)
+
+    def halves(x_t, t):
+        return from_x0(0.5 * x_t, x_t, t, schedule)
+
+    widget = brush(halves, schedule, (1, 28, 28), steps=10)
+    _, touched, after = parts(widget, ipywidgets.Image)
+    across, down, size, turn = parts(widget, ipywidgets.IntSlider)
+    parts(widget, ipywidgets.Dropdown)[0].value = "black"
+    across.value, down.value, size.value, turn.value = 20, 3, 3, 6
+    noise = PictureNoise(0, 1)
+    x_T, eps = noise((1, 28, 28)), noise((1, 28, 28))
+    x_t = list(sample(halves, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
+    dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
+    x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                      # a dot of 3 is 3 x 3
+    assert touched.value == picture_bytes(x_t)
+    assert after.value == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
+
+
+def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
+    schedule, calls, drawn = schedules.linear(100), [], []
+
+    def slow(x_t, t):
+        calls.append(int(t[0]))
+        return IdealDenoiser(digits, schedule)(x_t, t)
+
+    async def drag():
+        widget = sampler_bench(slow, schedule, 1, (1, 28, 28), drawn.append, steps=2)
+        number, _ = parts(widget, ipywidgets.IntSlider)
+        calls.clear()
+        drawn.clear()
+        for steps in (3, 4, 5, 6):
+            number.value = steps
+            await asyncio.sleep(0)
+        assert not calls
+        assert "drawing" in parts(widget, ipywidgets.HTML)[-1].value
+        await asyncio.sleep(0.3)
+        assert len(calls) == 6                 # the last of them, and only that, and once
+        assert len(drawn) == 1
+        assert "<b>6</b> steps" in parts(widget, ipywidgets.HTML)[-1].value
+
+    asyncio.run(drag())
+
+
+def test_what_has_been_drawn_is_kept_but_not_without_end(monkeypatch):
+    monkeypatch.setattr(classroom.widgets, "KEPT", 3)
+    known, made = {}, itertools.count()
+    numbers = [classroom.widgets._once(known, key, made.__next__) for key in (1, 2, 1, 3, 4, 1)]
+    assert numbers == [0, 1, 0, 2, 3, 4]
+    assert list(known) == [3, 4, 1]
+
+
+def test_running_a_cell_again_closes_what_it_showed_before(digits, monkeypatch):
+    shell = SimpleNamespace(parent_header={"metadata": {"cellId": "one"}}, execution_count=1, user_ns={})
+    monkeypatch.setattr(classroom.widgets, "get_ipython", lambda: shell)
+    schedule = schedules.linear(100)
+    loop = list(sample(IdealDenoiser(digits, schedule), torch.randn(1, 1, 28, 28), schedule, 2))
+    first, second = loop_player(loop), loop_player(loop)       # two in one cell live side by side
+    inside = parts(first, ipywidgets.Image)
+    assert not any(closed(widget) for widget in (first, second, *inside))
+    shell.execution_count = 2
+    third = loop_player(loop)
+    assert all(closed(widget) for widget in (first, second, *inside))
+    shell.parent_header, shell.execution_count = {"metadata": {"cellId": "two"}}, 3
+    loop_player(loop)
+    assert not closed(third)
+
+
+def closed(widget):
+    return widget.comm is None
 
 
 def test_a_failing_callback_is_seen_and_heard(digits):
@@ -387,13 +554,13 @@ def test_a_failing_callback_is_seen_and_heard(digits):
     def breaks_later(x_t, t):
         calls.append(int(t[0]))
         if len(calls) > 1:
-            raise RuntimeError("out of luck")
+            raise RuntimeError("out of <luck>")
         return IdealDenoiser(digits, schedule)(x_t, t)
 
     widget = denoise_slider(digits[0], breaks_later, schedule)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="out of <luck>"):
         parts(widget, ipywidgets.IntSlider)[0].value = 7
-    assert "RuntimeError: out of luck" in parts(widget, ipywidgets.HTML)[-1].value
+    assert "RuntimeError: out of &lt;luck&gt;" in parts(widget, ipywidgets.HTML)[-1].value
 
 
 def test_the_first_cell_is_silent_here_and_says_what_to_do_elsewhere(monkeypatch, capsys):

@@ -69,7 +69,7 @@ def no_scratch_left(folder):
     return not [path for path in Path(folder).rglob(".*") if path.is_file()]
 
 
-@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate", "captions"])
+@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate", "captions", "grade"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])

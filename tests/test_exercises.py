@@ -13,6 +13,7 @@ from diffusion_lessons.classroom import exercises
 from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, judging, record, solution
 from diffusion_lessons.classroom.exercises.judging import close, judge
 from diffusion_lessons.classroom.exercises.limits import TooLong, within
+from diffusion_lessons.schedules import make_schedule
 
 ALL = list(EXERCISES.values())
 MISTAKES = [pytest.param(e, k, id=f"{e.id}-{k}") for e in ALL for k in range(len(e.mistakes))]
@@ -20,9 +21,22 @@ for_all = pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
 
 
 @for_all
-def test_the_answer_passes_on_every_draw(exercise):
-    for _ in range(20):
-        assert judge(exercise, exercise.answer).state == "right"
+def test_the_reference_passes_fifty_times_in_a_row(exercise):
+    for _ in range(50):
+        assert judge(exercise, exercise.reference) == ("right", exercise.praise)
+
+
+@for_all
+def test_every_other_right_answer_passes(exercise):
+    for right in (exercise.answer, *exercise.others):
+        for _ in range(10):
+            assert judge(exercise, right).state == "right"
+
+
+@for_all
+def test_the_reference_has_the_name_and_the_arguments_of_the_notebook(exercise):
+    assert exercise.reference.__name__ == exercise.name
+    assert exercise.call == f"{exercise.name}({', '.join(inspect.signature(exercise.reference).parameters)})"
 
 
 @pytest.mark.parametrize(("exercise", "k"), MISTAKES)
@@ -30,6 +44,57 @@ def test_each_usual_mistake_is_named(exercise, k):
     mistake, words = exercise.mistakes[k]
     for _ in range(8):
         assert judge(exercise, lambda *args: mistake(*args)) == ("not yet", words)
+
+
+def curve(of):
+    """A schedule of one's own: of(u) at u = t / T."""
+    return lambda T: of(torch.arange(T + 1, dtype=torch.float64) / T)
+
+
+# Wrong schedules, and a piece of what must be said. There is no right one to compare with, only what it must be like.
+WRONG_SCHEDULES = {
+    "too high an end": (lambda T: torch.cumprod(torch.cat([torch.ones(1), 1 - torch.linspace(1e-4, 0.02, T)]), 0),
+                        "of the picture's variance is left"),
+    "one too few": (lambda T: curve(lambda u: (1 - 0.99999 * u) ** 3)(T)[1:], "T + 1 numbers"),
+    "betas": (lambda T: torch.linspace(1e-4, 0.02, T + 1), "must be 1, exactly"),
+    "upside down": (curve(lambda u: u**2), "must be 1, exactly"),
+    "a flat piece": (curve(lambda u: (1 - u).clamp(max=0.8) / 0.8 + 1e-5 * (u == 1)), "does not fall at t = 1:"),
+    "down to 0": (curve(lambda u: 1 - u), "not above 0"),
+    "all at once": (curve(lambda u: 1 - 1e-3 * u - (u == 1) * (1 - 1e-3 - 1e-6)), "wipes out everything at once"),
+    "nothing left early": (curve(lambda u: torch.exp(-40 * u)), "half of the picture is gone"),
+    "NaN": (curve(lambda u: torch.log(-1 - u)), "NaN"),
+    "a list": (lambda T: [1.0] * (T + 1), "one tensor"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SCHEDULES)
+def test_what_is_wrong_with_a_schedule_of_ones_own_is_said(name):
+    wrong, words = WRONG_SCHEDULES[name]
+    for _ in range(8):
+        verdict = judge(EXERCISES["2.4"], wrong)
+        assert verdict.state == "not yet"
+        assert words in verdict.words
+
+
+@pytest.mark.parametrize("known", ["cosine", "linear", "sigmoid"])
+def test_a_known_schedule_is_one_of_ones_own(known):
+    for _ in range(5):
+        assert judge(EXERCISES["2.4"], lambda T: make_schedule(known, T).alpha_bar).state == "right"
+
+
+def test_every_exercise_has_its_wrong_versions(capsys):
+    wrong = {e.id: len(e.mistakes) for e in ALL} | {"2.4": len(WRONG_SCHEDULES)}
+    assert min(wrong.values()) >= 4
+    with capsys.disabled():
+        print(f"\n{len(ALL)} exercises, {sum(wrong.values())} wrong versions", end="")
+
+
+def test_each_lesson_has_three_to_five_exercises_and_a_bug_to_mend():
+    for lesson in exercises.LESSONS:
+        mending = [e for e in lesson.EXERCISES if e.name.startswith("mended_")]
+        assert len(mending) == 1
+        assert 3 <= len(lesson.EXERCISES) - 1 <= 5
+        assert mending[0].mistakes[0][1] == judging.AS_IT_WAS
 
 
 @for_all
@@ -81,13 +146,13 @@ def test_an_exception_is_told_with_its_line_and_does_not_come_out(exercise, caps
 
 
 @for_all
-def test_the_solution_shows_code_of_the_package_itself(exercise, capsys):
+def test_the_solution_shows_code_of_the_package_or_the_reference(exercise, capsys):
     solution(exercise.id)
     said = capsys.readouterr().out
-    for thing in exercise.shows:
+    for thing in exercise.shows or [exercise.reference]:
         function = thing.fget if isinstance(thing, property) else thing
         assert function.__module__.startswith("diffusion_lessons.")
-        assert ".classroom" not in function.__module__
+        assert ".classroom" not in function.__module__ or not exercise.shows
         assert inspect.getsource(function).strip().splitlines()[-1].strip() in said
 
 
@@ -253,5 +318,5 @@ def test_ctrl_c_is_not_swallowed():
 
 
 def test_an_unknown_number_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"2\.1, 2\.2.*4\.5"):
+    with pytest.raises(ValueError, match=r"2\.1, 2\.2.*4\.6"):
         check("9.9", print)

@@ -1,6 +1,6 @@
 """Three floors, and imports only go down.
 
-    classroom                                          may use everything
+    classroom, and the command line                    may use everything
     models, datasets, training, metrics, weights, ...  neither the classroom nor plots and widgets
     schedules, forward, samplers, guidance, ideal      torch, the standard library and each other
 """
@@ -13,13 +13,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "diffusion_lessons"
 GROUND = {"schedules", "forward", "samplers", "guidance", "ideal"}
+TOP = {"classroom", "commands", "__main__"}
 UPSTAIRS = {"matplotlib", "ipywidgets", "IPython"}  # belong to the classroom
 
 
 def floor_of(module):
-    """0 for the ground floor, 2 for the classroom, 1 for all between. module: "models.unet", say."""
+    """0 for the ground floor, 2 for the top one, 1 for all between. module: "models.unet", say."""
     first = module.split(".")[0]
-    return 0 if first in GROUND else 2 if first == "classroom" else 1
+    return 0 if first in GROUND else 2 if first in TOP else 1
 
 
 def module_name(path):
@@ -82,6 +83,7 @@ def test_the_ground_floor_is_complete():
         ("guidance", "import diffusion_lessons.classroom.plots"),
         ("models.unet", "from ..classroom import plots"),
         ("training", "import matplotlib.pyplot as plt"),
+        ("training", "from diffusion_lessons import commands"),
         ("datasets.digits", "from IPython.display import display"),
     ],
 )

@@ -76,7 +76,7 @@ async def move_all():
                         widget.click()
                     else:
                         setattr(widget, trait, value)
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.08)  # slow widgets draw once a control rests
                 except Exception:
                     name = getattr(widget, "description", "") or "no description"
                     what = "clicked" if trait == "click" else f"{trait} = {value!r}"

@@ -20,15 +20,17 @@ from diffusion_lessons.classroom.style import (
     use_style,
 )
 from diffusion_lessons.classroom.widgets import (
+    brush,
     denoise_slider,
     loop_player,
-    noise_slider,
-    sentence_maker,
+    prompt_lab,
+    sampler_bench,
+    schedule_explorer,
     walk_slider,
 )
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "PURPLE", "SKY", "VERMILLION", "YELLOW",
-    "animate", "bars", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player",
-    "noise_slider", "points", "sentence_maker", "show_pictures", "use_style", "walk_slider",
+    "animate", "bars", "brush", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player",
+    "points", "prompt_lab", "sampler_bench", "schedule_explorer", "show_pictures", "use_style", "walk_slider",
 ]

@@ -43,7 +43,7 @@ class Drawing(Figure):
     """
 
     def _repr_png_(self):
-        return png_of(self)
+        return png_of(self), {"alt": described(self)}
 
 
 def png_of(figure):
@@ -51,6 +51,18 @@ def png_of(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
+
+
+def described(figure):
+    """What stands in a figure, for those who cannot see it: its titles, its axes, and the names of what is drawn."""
+    said = []
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        parts = {"": ax.get_title("left") or ax.get_title(), "across: ": ax.get_xlabel(), "up: ": ax.get_ylabel(),
+                 "shown: ": ", ".join(text.get_text() for text in legend.get_texts()) if legend else "",
+                 "with the words: ": ", ".join(text.get_text() for text in ax.texts)}
+        said += [name + words for name, words in parts.items() if words.strip()]
+    return ("Figure. " + "; ".join(said)).replace("$", "").replace("\n", " ")
 
 
 def styled(make):

@@ -1,53 +1,69 @@
-"""Things to play with: sliders that show what a moment of noising, denoising or sampling looks like."""
+"""Things to play with: sliders that show what a moment of noising, denoising or sampling looks like.
 
-import io
+A widget shows its controls, named pictures in a row, and a line of words. Quick ones follow a slider as it is dragged.
+Slow ones wait until it rests, say that they are at work, and keep what they have drawn.
+"""
+
+import asyncio
+import html
+import time
 
 import ipywidgets as widgets
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from IPython import get_ipython
 from PIL import Image, ImageDraw
 
 from diffusion_lessons.classroom.animation import tile
-from diffusion_lessons.classroom.style import BLUE, ORANGE, VERMILLION, Drawing, styled
+from diffusion_lessons.classroom.instant import SIZE, CurveWithDot, Histogram, picture_bytes, png
+from diffusion_lessons.classroom.style import ORANGE, VERMILLION
 from diffusion_lessons.datasets import critters
 from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
-from diffusion_lessons.generation import draw
+from diffusion_lessons.guidance import Guided
 from diffusion_lessons.models.gan import globe
+from diffusion_lessons.models.text import attention_maps
+from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample, timesteps
 from diffusion_lessons.schedules import make_schedule
 
-SIZE = 240   # screen pixels of a picture
+REST = 0.05        # seconds that a control must rest before a slow widget draws
+KEPT = 200         # drawn results that a slow widget keeps
+_shown = {}        # cell of a notebook -> (which run of it, the widgets it made)
 
 
-def noise_slider(x0, schedules=("linear", "cosine", "constant", "sigmoid"), T=1000, t=None, seed=0):
-    """Slide through time: the picture, the noisy picture, and where on the curve of alpha_bar that is.
+def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"), lengths=(1000, 100, 20), t=None,
+                      seed=0):
+    """Slide through time: the picture, the noisy one, where on the curve of alpha_bar that is, and all its numbers.
 
-    x0: (C, H, W) or (B, C, H, W) in [-1, 1];  schedules: names (with T steps), or Schedules of one T
+    x0: (C, H, W) or (B, C, H, W) in [-1, 1];  schedules: names;  lengths: the T to choose from
+    t: the time to begin with, of the first T
     """
     x0 = _batch(x0)
-    known = [make_schedule(s, T) if isinstance(s, str) else s for s in schedules]
-    known = {s.name: s for s in known}
-    lengths = {s.T for s in known.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"the schedules must have one T, got {sorted(lengths)}")
     eps = _noise_like(x0, seed)
-    curves = {name: _CurveWithDot(s) for name, s in known.items()}
-    menu = widgets.Dropdown(options=list(known), description="schedule", layout=widgets.Layout(width="240px"))
-    last = lengths.pop()
-    time = _slider("t", 0, last, last // 4 if t is None else t)
-    noisy, curve, words = _empty(), _empty(), widgets.HTML()
+    known = {(name, T): make_schedule(name, T) for name in schedules for T in lengths}
+    curves, histogram = {}, Histogram()
+    menu, length = _menu("schedule", list(schedules)), _menu("T", list(lengths))
+    moment = _slider("t", 0, lengths[0], lengths[0] // 4 if t is None else t)
+    noisy, curve, numbers, words = _empty(), _empty(), _empty(), widgets.HTML()
+
+    def stretch(change):
+        """Another T: stay at the same share of the way."""
+        share = moment.value / moment.max
+        moment.max, moment.value = length.value, round(share * length.value)
 
     def draw():
-        schedule, t = known[menu.value], time.value
-        a = schedule.alpha_bar[t].item()
-        noisy.value = picture_bytes(add_noise(x0, torch.full((len(x0),), t), eps, schedule))
-        curve.value = curves[menu.value].at(t)
+        which, t = (menu.value, length.value), min(moment.value, length.value)
+        if which not in curves:
+            curves[which] = CurveWithDot(known[which])
+        a = known[which].alpha_bar[t].item()
+        x_t = add_noise(x0, torch.full((len(x0),), t), eps, known[which])
+        noisy.value, curve.value, numbers.value = picture_bytes(x_t), curves[which].draw(t), histogram.draw(x_t.cpu())
         words.value = large(f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
                             f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
 
-    pictures = {"picture x0": _still(x0), "noisy picture x_t": noisy, "alpha_bar": curve}
-    return _assemble([time, menu], [time, menu], pictures, words, draw)
+    length.observe(stretch, "value")
+    pictures = {"picture x0": _still(x0), "noisy picture x_t": noisy, "alpha_bar": curve,
+                "its numbers; dashed: pure noise": numbers}
+    return _assemble([moment, menu, length], pictures, words, draw)
 
 
 def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
@@ -59,12 +75,12 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
     x0 = _batch(x0)
     schedule = denoiser.schedule if schedule is None else schedule
     eps = _noise_like(x0, seed)
-    time = _slider("t", 1, schedule.T, schedule.T // 2 if t is None else t)
+    moment = _slider("t", 1, schedule.T, schedule.T // 2 if t is None else t)
     noisy, estimate, error, words = _empty(), _empty(), _empty(), widgets.HTML()
 
     @torch.no_grad()
     def draw():
-        times = torch.full((len(x0),), time.value, device=x0.device)
+        times = torch.full((len(x0),), moment.value, device=x0.device)
         x_t = add_noise(x0, times, eps, schedule)
         eps_hat, x0_hat = denoiser(x_t, times)
         noisy.value, estimate.value = picture_bytes(x_t), picture_bytes(x0_hat)
@@ -75,11 +91,11 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
 
     pictures = {"clean picture x0": _still(x0), "noisy picture x_t": noisy, "estimate of x0": estimate,
                 "error (white: large)": error}
-    return _assemble([time], [time], pictures, words, draw)
+    return _assemble([moment], pictures, words, draw)
 
 
 def loop_player(steps):
-    """Slide through a recorded sampling loop: what the network is given, and what it makes of it.
+    """Slide through a recorded sampling loop: what the network is given, what it makes of it, and what goes on.
 
     steps: the `Step`s of a loop, list(sample(...))
     """
@@ -89,17 +105,18 @@ def loop_player(steps):
     turn = _slider("step", 1, len(steps), 1)
     play = widgets.Play(min=1, max=len(steps), value=1, interval=150)
     widgets.jslink((play, "value"), (turn, "value"))
-    given, estimate, onward, words = _empty(), _empty(), _empty(), widgets.HTML()
+    given, noise, estimate, onward, words = _empty(), _empty(), _empty(), _empty(), widgets.HTML()
 
     def draw():
         step = steps[turn.value - 1]
-        given.value, estimate.value = picture_bytes(step.x_t), picture_bytes(step.x0_hat)
-        onward.value = picture_bytes(step.x_s)
+        given.value, noise.value = picture_bytes(step.x_t), picture_bytes(step.eps_hat)
+        estimate.value, onward.value = picture_bytes(step.x0_hat), picture_bytes(step.x_s)
         words.value = large(f"step <b>{turn.value}</b> of {len(steps)}: "
                             f"from t = <b>{step.t}</b> to <b>{step.s}</b>")
 
-    pictures = {"x_t: what comes in": given, "estimate of x0": estimate, "x_s: what goes on": onward}
-    return _assemble([play, turn], [turn], pictures, words, draw)
+    pictures = {"x_t: what comes in": given, "its noise, as guessed": noise, "estimate of x0": estimate,
+                "x_s: what goes on": onward}
+    return _assemble([turn], pictures, words, draw, beside=[play])
 
 
 def walk_slider(generator, seed=0, step=30):
@@ -129,72 +146,206 @@ def walk_slider(generator, seed=0, step=30):
         x, y = (turn.value / step + 0.5) % len(turns) * wide, ((90 - tilt.value) / step + 0.5) * high
         marked = atlas.copy()
         ImageDraw.Draw(marked).ellipse((x - 9, y - 9, x + 9, y + 9), outline=ORANGE, width=4)
-        where.value = _png(marked.resize((marked.width * SIZE // marked.height, SIZE)))
+        where.value = png(marked.resize((marked.width * SIZE // marked.height, SIZE)))
         words.value = large(f"turn <b>{turn.value}</b>°, tilt <b>{tilt.value}</b>°: {generator.latent} numbers of "
                             "noise, one picture")
 
-    return _assemble([turn, tilt], [turn, tilt], {"the picture here": here, "the map around": where}, words, draw)
+    return _assemble([turn, tilt], {"the picture here": here, "the map around": where}, words, draw)
 
 
-def sentence_maker(denoiser, tokenizer, w=3.0, steps=25, seed=0):
-    """Build a sentence from menus, choose how strongly to insist on it, and see what the network makes of it.
+def sampler_bench(denoiser, schedule, count, shape, read=None, steps=20):
+    """Try out the loop: how many steps, how much fresh noise (eta: 0 is DDIM, 1 is DDPM), which seed.
+
+    denoiser: (x_t, t) -> Prediction for `count` pictures of `shape`, such as Guided(denoiser, labels)
+    read: x -> a few words about the pictures, for the line below
+    """
+    number, dice = _slider("steps", 1, 100, steps), _slider("seed", 0, 99, 0)
+    fresh = _slider("eta", 0.0, 1.0, 0.0, step=0.1)
+    made, words, known = _empty(), widgets.HTML(), {}
+
+    def draw():
+        def loop():
+            began, noise = time.perf_counter(), PictureNoise(dice.value, count)
+            x = finish(sample(denoiser, noise(shape), schedule, number.value, eta=fresh.value, noise=noise, clip=True))
+            return x, time.perf_counter() - began
+
+        x, seconds = _once(known, (number.value, fresh.value, dice.value), loop)
+        made.value = picture_bytes(x, 2 * SIZE)
+        words.value = large(f"<b>{number.value}</b> steps took {seconds:.2f} s"
+                            + (f"; &nbsp; {read(x)}" if read else ""))
+
+    return _assemble([number, fresh, dice], {"what comes out": made}, words, draw, slow=True)
+
+
+def brush(denoiser, schedule, shape, steps=20, seed=0):
+    """Paint a dot into x_t on the way, and let the loop go on: what does it make of it?
+
+    denoiser: (x_t, t) -> Prediction for one picture of `shape`, such as Guided(denoiser, label)
+    """
+    C, H, W = shape
+    noise = PictureNoise(seed, 1)
+    turns = list(sample(denoiser, noise(shape), schedule, steps, clip=True))
+    eps, known = noise(shape), {}
+    across, down = _slider("across", 0, W - 1, W // 2), _slider("down", 0, H - 1, H // 2)
+    width, turn = _slider("size", 1, H // 2, max(2, H // 8)), _slider("at turn", 1, steps, steps // 3)
+    ink = _menu("ink", ["white", "black"])
+    touched, after, words = _empty(), _empty(), widgets.HTML()
+
+    def draw():
+        def paint():
+            y, x = torch.arange(H)[:, None], torch.arange(W)
+            where = ((y - down.value) ** 2 + (x - across.value) ** 2 <= (width.value / 2) ** 2 + 0.3).float()
+            step = turns[turn.value - 1]
+            dot = torch.full((1, C, H, W), 1.0 if ink.value == "white" else -1.0)
+            dot = add_noise(dot, torch.tensor([step.t]), eps, schedule)          # as noisy as all the rest
+            x_t = where * dot + (1 - where) * step.x_t
+            rest = timesteps(schedule.T, steps)[turn.value - 1:]
+            return x_t, finish(Loop(denoiser, x_t, schedule, rest, clip=True)), step.t
+
+        state = tuple(mover.value for mover in (across, down, width, turn, ink))
+        x_t, x, t = _once(known, state, paint)
+        touched.value, after.value = picture_bytes(x_t), picture_bytes(x)
+        changed = (x - turns[-1].x_s).abs().mean().item() / 2
+        words.value = large(f"painted at t = <b>{t}</b>: the picture has changed by {changed:.1%}")
+
+    pictures = {"without your dot": _still(turns[-1].x_s), "x_t with your dot": touched, "what becomes of it": after}
+    return _assemble([across, down, width, turn, ink], pictures, words, draw, slow=True)
+
+
+def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
+    """Write a sentence (or build one from menus), choose how strongly to insist on it and what to keep away from.
 
     denoiser: one that reads;  tokenizer: its own;  w: guidance scale to begin with;  steps: of the loop, few are quick
-    What has been drawn once is kept, and comes at once when it is asked for again.
+    Beside the picture: where it looked for a word of the sentence, half way through the loop.
     """
     says = {"subject": critters.SUBJECTS[:-1], "colour": list(critters.COATS), "prop": critters.PROPS[1:],
             "place": critters.PLACES}
-    layout = widgets.Layout(width="220px")
-    menus = {name: widgets.Dropdown(options=["(not said)", *words], value=words[0], description=name, layout=layout)
-             for name, words in says.items()}
-    number = _slider("seed", 0, 20, seed)
-    strength = widgets.FloatSlider(value=w, min=0, max=12, step=0.5, description="w", layout=number.layout)
-    for slider in (number, strength):    # a picture takes a while: draw where a slider is let go, not on the way
-        slider.continuous_update = False
-    picture, sentence, known = _empty(), widgets.HTML(), {}
+    menus = {name: _menu(name, ["(not said)", *words], words[0]) for name, words in says.items()}
 
-    def redraw():
-        text = phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not said)"})
-        asked = text, strength.value, number.value
-        if asked not in known:
-            x = draw(denoiser, tokenizer(text), (3, 32, 32), w=strength.value, steps=steps, seed=number.value)
-            known[asked] = picture_bytes(x)
-        picture.value, sentence.value = known[asked], large(f"<b>{text}</b>")
+    def built():
+        return phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not said)"})
 
-    movers = [*menus.values(), strength, number]
+    wide = widgets.Layout(width="620px")
+    sentence, away = (widgets.Text(value=text, description=name, layout=wide, continuous_update=False,
+                                   placeholder="nothing")
+                      for name, text in (("prompt", prompt or built()), ("not this", "")))
+    strength, number = _slider("w", 0.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
+    word = _menu("look for", tokenizer.split(sentence.value))
+    picture, looked, words, known = _empty(), _empty(), widgets.HTML(), {}
+
+    @torch.no_grad()
+    def paint(text, negative, w, seed):
+        tokens, other = tokenizer(text), tokenizer(negative) if negative.strip() else None
+        loop = sample(Guided(denoiser, tokens, w, negative=other), PictureNoise(seed, 1)((3, 32, 32)),
+                      denoiser.schedule, steps, clip=True)
+        for k, step in enumerate(loop):
+            if k == steps // 2:
+                maps = attention_maps(denoiser.net, step.x_t, torch.tensor([step.t]), tokens)[0]
+        return step.x_s, maps
+
+    def draw():
+        try:
+            chosen = tokenizer.split(sentence.value)
+            asked = sentence.value, away.value, strength.value, number.value
+            x, maps = _once(known, asked, lambda: paint(*asked))
+        except ValueError as error:                      # a word that it does not know, or too many of them
+            words.value = large(f'<span style="color:{VERMILLION}">{error}</span>')
+            return
+        if list(word.options) != chosen:
+            word.options = chosen
+        picture.value = picture_bytes(x)
+        if chosen:
+            place = maps[1 + (word.index or 0)]           # the first token is START
+            looked.value = picture_bytes((2 * place / place.max() - 1)[None])
+        words.value = large(f"<b>{html.escape(sentence.value) or '(nothing asked)'}</b>")
+
+    def take_from_menus(change):
+        sentence.value = built()
+
+    for menu in menus.values():
+        menu.observe(take_from_menus, "value")
     row = widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap"))
-    boxes = widgets.VBox([row, strength, number])
-    return _assemble([boxes], movers, {"what it draws": picture}, sentence, redraw)
+    return _assemble([sentence, away, strength, number, word], {"what it draws": picture, "where it looked": looked},
+                     words, draw, slow=True, beside=[row])
 
 
-def picture_bytes(x, size=SIZE):
-    """A picture, or a batch as tiles, as a PNG of about `size` screen pixels, enlarged without blurring."""
-    picture = tile(x)
-    factor = max(1, round(size / max(picture.shape[:2])))
-    return _png(Image.fromarray(picture.repeat(factor, 0).repeat(factor, 1)))
-
-
-def _assemble(top, movers, pictures, words, draw):
+def _assemble(movers, pictures, words, draw, slow=False, beside=()):
     """Controls above, named pictures in a row, words below; `draw` runs now and whenever something moves."""
-    def redraw(change=None):
+    def redraw():
         try:
             draw()
         except Exception as error:      # notebooks hide a callback's error: say it where the learner looks
-            words.value = large(f'<b style="color:{VERMILLION}">{type(error).__name__}: {error}</b>')
+            words.value = large(f'<b style="color:{VERMILLION}">{type(error).__name__}: {html.escape(str(error))}</b>')
             raise
 
     redraw()
+    at_rest = _at_rest(redraw, words)
     for mover in movers:
-        mover.observe(redraw, "value")
+        mover.observe(at_rest if slow else lambda change: redraw(), "value")
+        if slow and hasattr(mover, "continuous_update"):    # draw where a slider is let go, not on the way
+            mover.continuous_update = False
     cells = [widgets.VBox([widgets.HTML(large(name)), picture], layout=widgets.Layout(margin="0 12px 0 0"))
              for name, picture in pictures.items()]
-    row = widgets.HBox(cells, layout=widgets.Layout(flex_flow="row wrap"))
-    return widgets.VBox([widgets.HBox(top), row, words])
+    rows = [widgets.HBox(part, layout=widgets.Layout(flex_flow="row wrap")) for part in ([*beside, *movers], cells)]
+    return _instead_of_the_last(widgets.VBox([*rows, words]))
 
 
-def _slider(name, low, high, value):
-    return widgets.IntSlider(value=value, min=low, max=high, description=name,
-                             layout=widgets.Layout(width="460px"))
+def _at_rest(work, words):
+    """An observer that does the work once, after the last of many changes, and says meanwhile that it is coming."""
+    waiting = []
+
+    def changed(change):
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:             # outside of a notebook nothing else could come in between
+            return work()
+        while waiting:
+            waiting.pop().cancel()
+        words.value = large("drawing ...")
+        waiting.append(loop.call_later(REST, work))
+
+    return changed
+
+
+def _once(known, key, work):
+    """work(), or what it gave before for the same key; the oldest of many are forgotten."""
+    if key not in known:
+        known[key] = work()
+        if len(known) > KEPT:
+            del known[next(iter(known))]
+    return known[key]
+
+
+def _instead_of_the_last(box):
+    """Close what an earlier run of the same cell has shown: a notebook would keep it, and its pictures, for ever."""
+    shell = get_ipython()
+    if shell is not None:
+        parent = getattr(shell, "parent_header", None) or {}
+        cell = parent.get("metadata", {}).get("cellId") or shell.user_ns.get("In", [""])[-1]
+        run, boxes = _shown.get(cell, (None, []))
+        if run != shell.execution_count:
+            for old in boxes:
+                _close(old)
+            boxes = []
+        _shown[cell] = shell.execution_count, [*boxes, box]
+    return box
+
+
+def _close(widget):
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.unobserve_all()
+    widget.close()
+
+
+def _slider(name, low, high, value, **how):
+    kind = widgets.FloatSlider if isinstance(value, float) else widgets.IntSlider
+    return kind(value=value, min=low, max=high, description=name, layout=widgets.Layout(width="460px"), **how)
+
+
+def _menu(name, options, value=None):
+    return widgets.Dropdown(options=options, value=options[0] if value is None else value, description=name,
+                            layout=widgets.Layout(width="220px"))
 
 
 def large(text):
@@ -219,34 +370,3 @@ def _batch(x):
 
 def _noise_like(x, seed):
     return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-
-
-def _png(image):
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", compress_level=1)
-    return buffer.getvalue()
-
-
-class _CurveWithDot:
-    """The curve of alpha_bar, drawn once by matplotlib; the dot is put on it by hand, within milliseconds."""
-
-    @styled
-    def __init__(self, schedule):
-        figure = Drawing(figsize=(3.8, SIZE / 100), layout="constrained")
-        ax = figure.add_subplot()
-        self.alpha_bar = schedule.alpha_bar
-        ax.plot(range(schedule.T + 1), self.alpha_bar, color=BLUE)
-        ax.set(xlabel="t", ylim=(-0.04, 1.04))
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        self.picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        self.place = ax.transData.frozen()
-
-    def at(self, t):
-        """The curve with a dot at t, as PNG bytes."""
-        x, y = self.place.transform((t, self.alpha_bar[t].item()))     # from the lower left corner
-        y, r = self.picture.height - y, 7
-        picture = self.picture.copy()
-        dot = (x - r, y - r, x + r, y + r)
-        ImageDraw.Draw(picture).ellipse(dot, fill=VERMILLION, outline="white", width=2)
-        return _png(picture)

@@ -178,12 +178,16 @@ def button(hand, button):
 def text(hand, field):
     """Put the mouse in, write something else, and write again what stood there."""
     before = field.input_value()
-    number = re.fullmatch(r"-?[\d.]+", before)
-    other = f"{float(before) + 1:g}" if number else before + " again"
+    # Another number; or a word less; or, where nothing stands, a word that stands beside it: words that it may know.
+    if re.fullmatch(r"-?[\d.]+", before):
+        other = f"{float(before) + 1:g}"
+    else:
+        beside = hand.area.locator(TEXT).first.input_value().split() or ["something"]
+        other = " ".join(before.split()[:-1]) or beside[-1]
 
     def write(words):
         field.click()
-        hand.keyboard.press("ControlOrMeta+a")
+        hand.press(field, "ControlOrMeta+a", "Backspace")
         hand.keyboard.type(words)
         hand.keyboard.press("Enter")
 

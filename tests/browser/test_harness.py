@@ -46,7 +46,7 @@ button, words = ipywidgets.Button(description="more"), ipywidgets.Text(value="7"
 def brighter(_):
     slider.value = (slider.value + 30) % 100
 button.on_click(brighter)
-words.observe(lambda change: setattr(slider, "value", 10 * int(words.value)), "value")
+words.observe(lambda change: setattr(slider, "value", 10 * int(words.value or 0)), "value")
 display(ipywidgets.VBox([button, words, picture]))
 """
     imports = "import torch\nfrom diffusion_lessons.classroom import animate\n"

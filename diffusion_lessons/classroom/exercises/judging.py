@@ -3,6 +3,7 @@
 An exercise is data: how to draw input, the right answer, the usual mistakes as functions, hints.
 """
 
+import dataclasses
 import dis
 import functools
 import inspect
@@ -19,6 +20,7 @@ import torch
 from diffusion_lessons.classroom.exercises.limits import SECONDS, TooLong, within
 
 DRAWS = 3          # inputs for each check; a mistake is named only when it explains all the answers
+AS_IT_WAS = "that is the code as it was: the bug is still in it."     # for exercises that mend something
 ROUNDING = 2e-4    # answers may differ by this share of the numbers' size: float32 here, float64 there
 
 # Python's words for what usually goes wrong, and ours.
@@ -42,6 +44,13 @@ class Verdict(NamedTuple):
     words: str
 
 
+class Raised(Exception):
+    """An exception of an attempt that runs in another process: a class it belongs to, its name, message and line."""
+
+    def __init__(self, kind, name, message, line=None):
+        self.kind, self.name, self.message, self.line = kind, name, message, line
+
+
 def close(a, b):
     """Whether two answers agree but for rounding."""
     a, b = as_numbers(a), as_numbers(b)
@@ -57,13 +66,41 @@ class Exercise:
     call: str                     # how the function is called: "add_noise(x0, t, eps, schedule)"
     draw: Callable                # draw(generator, k): the arguments of the k-th try, fresh numbers each time
     answer: Callable              # what is right
-    shows: list                   # functions or properties of the package whose source is the solution
+    reference: Callable           # the function as a learner would write it, under its name in the notebook
     hints: list                   # from a nudge to almost the answer
     mistakes: list                # (function, what to say when the learner's does the same)
     praise: str
+    shows: tuple = ()             # functions or properties of the package whose source is the solution; else reference
     remark: str = ""              # a sentence above the solution
     same: Callable = close        # same(given, wanted)
-    also: Callable = None         # also(given): words when a right value is still not good enough
+    others: tuple = ()            # other functions that are right as well
+    given: tuple = ()             # functions of the package that an answer may call; graders lend these and no others
+    also: Callable = None         # also(given, *case): words when a right value is still not good enough
+    use: Callable = None          # use(function, *case): where there is more to it than function(*case)
+
+    @property
+    def name(self):
+        """What the notebook calls the function."""
+        return self.call.split("(")[0]
+
+    @property
+    def takes(self):
+        """How many arguments it takes."""
+        return self.call.count(",") + 1
+
+    def run(self, function, *case):
+        """The numbers that a function gives for this input."""
+        return self.use(function, *case) if self.use else function(*case)
+
+    def plain(self):
+        """The same without `use`, for where the attempt comes already put to use: it takes what `draw` draws."""
+        if not self.use:
+            return self
+        used = functools.partial(functools.partial, self.use)
+        call = ", ".join(list(inspect.signature(self.use).parameters)[1:])
+        return dataclasses.replace(self, use=None, call=f"{self.name}({call})", answer=used(self.answer),
+                                   others=tuple(map(used, self.others)),
+                                   mistakes=[(used(mistake), words) for mistake, words in self.mistakes])
 
 
 def judge(exercise, attempt, draws=DRAWS):
@@ -77,14 +114,15 @@ def judge(exercise, attempt, draws=DRAWS):
     generator = torch.Generator()
     generator.seed()
     cases = [exercise.draw(generator, k) for k in range(draws)]
-    if refuses(attempt, cases[0]):
-        return Verdict("not yet", f"it should be {exercise.call}, with {len(cases[0])} arguments in this order; "
+    if refuses(attempt, exercise.takes):
+        return Verdict("not yet", f"it should be {exercise.call}, with {exercise.takes} arguments in this order; "
                                   f"yours takes {inspect.signature(attempt)}.")
-    given, wanted = [], [exercise.answer(*copies(case)) for case in cases]
+    run, given = functools.partial(exercise.run, attempt), []
+    wanted = [exercise.run(exercise.answer, *copies(case)) for case in cases]    # first: what torch loads then, it has
     for case in cases:
         used = copies(case)
         try:
-            result = within(SECONDS, attempt, *used)
+            result = within(SECONDS, run, *used)
         except TooLong:
             return Verdict("not yet", f"it was not back after {SECONDS:g} seconds, and was stopped. Is there a loop "
                                       "that never ends?")
@@ -96,16 +134,26 @@ def judge(exercise, attempt, draws=DRAWS):
         if trouble:
             return Verdict("not yet", trouble)
         given.append(result)
-    if not all(exercise.same(a, b) for a, b in zip(given, wanted)):
-        return Verdict("not yet", diagnose(exercise, attempt, cases, given, wanted))
-    reproach = exercise.also(given[0]) if exercise.also else None
-    return Verdict("not yet", reproach) if reproach else Verdict("right", exercise.praise)
+    right = all(exercise.same(a, b) for a, b in zip(given, wanted))
+    if not right and not any(answers(exercise, other, cases, given) for other in exercise.others):
+        return Verdict("not yet", diagnose(exercise, run, cases, given, wanted))
+    for result, case in zip(given, cases):
+        reproach = exercise.also(result, *case) if exercise.also else None
+        if reproach:
+            return Verdict("not yet", reproach)
+    return Verdict("right", exercise.praise)
 
 
-def diagnose(exercise, attempt, cases, given, wanted):
+def answers(exercise, other, cases, given):
+    """Whether the results are those of another right function."""
+    return all(exercise.same(result, exercise.run(other, *copies(case))) for case, result in zip(cases, given))
+
+
+def diagnose(exercise, run, cases, given, wanted):
     """Words for a wrong answer: the mistake that explains it, else what is visibly off."""
     for mistake, words in exercise.mistakes:
-        if all(explains(mistake, case, result) for case, result in zip(cases, given)):
+        wrong = functools.partial(exercise.run, mistake)
+        if all(explains(wrong, case, result) for case, result in zip(cases, given)):
             return words
     have, want = as_numbers(given[0]), as_numbers(wanted[0])
     if have.shape != want.shape:
@@ -114,7 +162,7 @@ def diagnose(exercise, attempt, cases, given, wanted):
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
-    if not explains(functools.partial(within, SECONDS, attempt), cases[0], given[0]):
+    if not explains(functools.partial(within, SECONDS, run), cases[0], given[0]):
         return ("it gives another result each time for the same input: it draws random numbers of its own. "
                 "All that is random comes in through its arguments.")
     right = sum(exercise.same(a, b) for a, b in zip(given, wanted))
@@ -160,10 +208,10 @@ def is_stub(attempt):
     return len(steps) <= 2 and len(values) == 1 and values[0] in (None, ...)
 
 
-def refuses(attempt, arguments):
+def refuses(attempt, count):
     """Whether the function cannot be called with that many arguments."""
     try:
-        inspect.signature(attempt).bind(*arguments)
+        inspect.signature(attempt).bind(*range(count))
     except TypeError:
         return True
     except ValueError:   # some built-in functions have no signature to look at
@@ -173,19 +221,25 @@ def refuses(attempt, arguments):
 
 def describe(error, attempt):
     """A Verdict on the learner's exception: its words, the line that raised it, and help where we know some."""
-    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
-    where = ""
-    if frames:
-        line = (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
-        where = f"\nin line {frames[-1].lineno} of its cell:  {line}"
-    if "ellipsis" in str(error):
+    if not isinstance(error, Raised):
+        error = Raised(type(error), type(error).__name__, str(error), own_line(error, attempt))
+    where = f"\nin line {error.line[0]} of its cell:  {error.line[1]}" if error.line else ""
+    if "ellipsis" in error.message:
         return Verdict("not tried", f"not tried yet: there is still a ... to be replaced{where}")
-    words = f"it raised {type(error).__name__}: {error}{where}"
+    words = f"it raised {error.name}: {error.message}{where}"
     for kind, pattern, help in HELP:
-        if isinstance(error, kind) and re.search(pattern, str(error)):
+        if issubclass(error.kind, kind) and re.search(pattern, error.message):
             return Verdict("not yet", f"{words}\n{help}")
     return Verdict("not yet", words)
+
+
+def own_line(error, attempt):
+    """(number, text) of the line of the attempt's own cell that raised it, or None."""
+    own = getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    if not frames:
+        return None
+    return frames[-1].lineno, (frames[-1].line or linecache.getline(own, frames[-1].lineno)).strip()
 
 
 def as_numbers(result):
@@ -201,4 +255,5 @@ def as_numbers(result):
 
 def copies(case):
     """The arguments again, so that nobody can spoil them for the next."""
-    return [a.clone() if isinstance(a, torch.Tensor) else a for a in case]
+    return [a.clone() if isinstance(a, torch.Tensor)
+            else torch.Generator().set_state(a.get_state()) if isinstance(a, torch.Generator) else a for a in case]

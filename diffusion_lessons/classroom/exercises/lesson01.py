@@ -1,11 +1,13 @@
 """Exercises of lesson 01: a generator against a discriminator."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
 from diffusion_lessons import adversarial, metrics
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
 from diffusion_lessons.models import gan
 
 
@@ -14,9 +16,13 @@ def draw_logits(g, k):
     return 2 * torch.randn(9, generator=g) + 0.5, 2 * torch.randn(9, generator=g) - 0.5
 
 
+def loss_of_d(real, fake):
+    return -F.logsigmoid(real).mean() - F.logsigmoid(-fake).mean()
+
+
 LOSS_D = Exercise(
     "1.1", "loss_of_d(real, fake)", draw_logits, adversarial.discriminator_loss,
-    shows=[adversarial.discriminator_loss],
+    reference=loss_of_d, shows=[adversarial.discriminator_loss],
     remark="F.softplus(x) = log(1 + e^x), so softplus(-x) = -log sigmoid(x), without overflow.",
     praise="right: two mistakes to be punished, and D is asked about both equally.",
     hints=["D says \"real\" with probability sigmoid(logit). For a real example that should be large, for a fake one "
@@ -52,8 +58,13 @@ def draw_fake(g, k):
     return draw_logits(g, k)[1:]
 
 
+def loss_of_g(fake):
+    return -F.logsigmoid(fake).mean()
+
+
 LOSS_G = Exercise(
-    "1.2", "loss_of_g(fake)", draw_fake, adversarial.generator_loss, shows=[adversarial.generator_loss],
+    "1.2", "loss_of_g(fake)", draw_fake, adversarial.generator_loss, reference=loss_of_g,
+    shows=[adversarial.generator_loss],
     praise="right, in the form that pulls hardest where G fails.",
     hints=["G wants D to say \"real\" to its pictures.",
            "It is D's loss for *real* examples, asked about fake ones.",
@@ -98,9 +109,14 @@ def counted(on):
     return count
 
 
+def modes_covered(points, centres, sigma):
+    share = (torch.cdist(points, centres) <= 3 * sigma).float().mean(0)      # of the points, on each mode
+    return (share >= 0.025).sum()
+
+
 MODES = Exercise(
     "1.3", "modes_covered(points, centres, sigma)", draw_points, lambda *case: metrics.modes(*case).covered,
-    shows=[metrics.modes],
+    reference=modes_covered, shows=[metrics.modes],
     praise="right: a count that a generator cannot please by one good point, nor by wild scatter.",
     hints=["torch.cdist(points, centres) gives all distances, (N, M).",
            "A point is on a mode when its distance is at most 3 sigma; the mean over the points is the share.",
@@ -128,8 +144,13 @@ def distances(x):
     return torch.cdist(x.flatten(1), x.flatten(1)) / x[0].numel() ** 0.5       # (N, N), 0 on the diagonal
 
 
+def variety_of(x):
+    rows = x.flatten(1)                                                      # (N, D)
+    return torch.pdist(rows).mean() / rows.shape[1] ** 0.5
+
+
 VARIETY = Exercise(
-    "1.4", "variety_of(x)", draw_pictures, metrics.variety, shows=[metrics.variety],
+    "1.4", "variety_of(x)", draw_pictures, metrics.variety, reference=variety_of, shows=[metrics.variety],
     praise="right. Zero says \"the same picture over and over\"; and it needs no judge.",
     hints=["Each picture as one row: x.flatten(1), (N, D).",
            "torch.pdist gives the distance of every pair once. Leave out a picture's distance to itself: that is 0 "
@@ -158,8 +179,13 @@ def draw_walk(g, k):
     return torch.randn(width, generator=g), torch.randn(width, generator=g), 0.15 + 0.1 * drawing.one(g, 0, 7)
 
 
+def walk(a, b, u):
+    angle = torch.cosine_similarity(a, b, dim=-1).arccos()
+    return (torch.sin((1 - u) * angle) * a + torch.sin(u * angle) * b) / torch.sin(angle)
+
+
 WALK = Exercise(
-    "1.5", "walk(a, b, u)", draw_walk, gan.great_circle, shows=[gan.great_circle],
+    "1.5", "walk(a, b, u)", draw_walk, gan.great_circle, reference=walk, shows=[gan.great_circle],
     praise="right: on the way every point is as long as a noise vector should be.",
     hints=["u = 0 gives a, u = 1 gives b. The two factors are not 1 - u and u, but sines.",
            "angle = arccos of the cosine between a and b, torch.cosine_similarity(a, b, dim=-1).",
@@ -180,4 +206,75 @@ WALK = Exercise(
          "the length is 1 all the way. Noise vectors are much longer: about the root of their size."),
     ])
 
-EXERCISES = [LOSS_D, LOSS_G, MODES, VARIETY, WALK]
+
+def draw_game(g, k):
+    """Real points, noise for both moves, and the weights that G and D begin with."""
+    real, z_d, z_g = 1 + torch.randn(8, 2, generator=g), *torch.randn(2, 8, 3, generator=g)
+    return torch.randn(8, generator=g), torch.randn(3, generator=g), real, z_d, z_g
+
+
+def two_rounds(step, start_g, start_d, real, z_d, z_g):
+    """How far two rounds of the game move a small G and a small D."""
+    G, D = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+    torch.nn.utils.vector_to_parameters(start_g.clone(), G.parameters())
+    torch.nn.utils.vector_to_parameters(start_d.clone(), D.parameters())
+    opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=0.1) for net in (G, D))
+    for turn in range(2):
+        step(G, D, opt_g, opt_d, real, z_d.roll(turn, 0), z_g.roll(turn, 0))
+    with torch.no_grad():
+        return torch.cat([torch.nn.utils.parameters_to_vector(net.parameters()) - start
+                          for net, start in ((G, start_g), (D, start_d))])
+
+
+def one_round(G, D, opt_g, opt_d, real, z_d, z_g, first="d", second="g", loss_g=adversarial.generator_loss,
+              forget=False):
+    """A round of the game. first, second: which optimisers move;  forget: leave the slopes of the round before."""
+    movers = {"g": opt_g, "d": opt_d}
+    loss = adversarial.discriminator_loss(D(real), D(G(z_d).detach()))
+    opt_d.zero_grad()
+    loss.backward()
+    for name in first:
+        movers[name].step()
+    loss = loss_g(D(G(z_g)))
+    if not forget:
+        opt_g.zero_grad()
+    loss.backward()
+    for name in second:
+        movers[name].step()
+
+
+def mended_step(G, D, opt_g, opt_d, real, z_d, z_g):
+    loss_d = F.softplus(-D(real)).mean() + F.softplus(D(G(z_d).detach())).mean()
+    opt_d.zero_grad()
+    loss_d.backward()
+    opt_d.step()
+
+    loss_g = F.softplus(-D(G(z_g))).mean()
+    opt_g.zero_grad()
+    loss_g.backward()
+    opt_g.step()
+    return loss_d.item(), loss_g.item()
+
+
+MENDED = Exercise(
+    "1.6", "mended_step(G, D, opt_g, opt_d, real, z_d, z_g)", draw_game, one_round, use=two_rounds,
+    reference=mended_step,
+    praise="mended: D moves, then G moves, and each by its own loss.",
+    hints=["Which weights has the last line but one changed? Print some of them before and after.",
+           "opt_d.step() moves D, opt_g.step() moves G. Each should move once in a round."],
+    mistakes=[
+        (functools.partial(one_round, second="d"), AS_IT_WAS),
+        (functools.partial(one_round, second="dg"),
+         "now G moves, but D still moves a second time, by G's loss: it learns to take fakes for real."),
+        (functools.partial(one_round, second=""), "now nobody moves by G's loss: G's own optimiser must."),
+        (functools.partial(one_round, first="g", second="d"), "the two optimisers have changed places everywhere."),
+        (functools.partial(one_round, first=""), "G moves, but D no longer does."),
+        (functools.partial(one_round, forget=True),
+         "G's slopes are not set to zero before its move: those of all rounds before pile up."),
+        (functools.partial(one_round, loss_g=lambda d: F.softplus(d).mean()),
+         "G now learns to be found out: its loss wants D to say \"real\"."),
+        (functools.partial(one_round, loss_g=lambda d: -F.softplus(d).mean()),
+         "that is \"minus D's loss\": where D is sure, it is flat and G learns nothing. Take -log D(G(z))."),
+    ])
+
+EXERCISES = [LOSS_D, LOSS_G, MODES, VARIETY, WALK, MENDED]

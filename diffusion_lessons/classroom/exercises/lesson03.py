@@ -7,7 +7,8 @@ import torch
 from diffusion_lessons import forward, training
 from diffusion_lessons.classroom.exercises import drawing
 from diffusion_lessons.classroom.exercises.drawing import factor
-from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
+from diffusion_lessons.forward import add_noise
 from diffusion_lessons.models.denoiser import Denoiser
 from diffusion_lessons.models.unet import time_embedding
 
@@ -32,9 +33,14 @@ def estimate_at(shift):
     return lambda eps, x_t, t, s: forward.from_eps(eps, x_t, t + shift, s).x0
 
 
+def x0_from_eps(eps, x_t, t, schedule):
+    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    return (x_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+
+
 X0_HAT = Exercise(
     "3.1", "x0_from_eps(eps, x_t, t, schedule)", draw_estimate, estimate_at(0),
-    shows=[forward.from_eps, forward.signal_and_noise],
+    reference=x0_from_eps, shows=[forward.from_eps, forward.signal_and_noise],
     praise="right: the jump, solved for x0.",
     hints=["Write down the jump: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. Solve it for x0.",
            "First take the noise away, then undo the shrinking.",
@@ -101,7 +107,7 @@ def without_t(net, x0, t, eps, s):
     return mean_square(net(forward.add_noise(x0, t, eps, s), torch.zeros_like(t)) - eps)
 
 
-def trains(loss):
+def trains(loss, *case):
     """Words for a loss that nothing can be learned from, right as its value may be."""
     if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
         return ("the number is right, but it has lost its way back to the weights, without which nothing is "
@@ -109,9 +115,14 @@ def trains(loss):
     return None
 
 
+def training_loss(net, x0, t, eps, schedule):
+    eps_hat = net(add_noise(x0, t, eps, schedule), t)
+    return ((eps_hat - eps) ** 2).mean()
+
+
 LOSS = Exercise(
     "3.2", "training_loss(net, x0, t, eps, schedule)", draw_loss, eps_loss,
-    shows=[Denoiser.loss, training.Trainer.one_step],
+    reference=training_loss, given=(add_noise,), shows=[Denoiser.loss, training.Trainer.one_step],
     remark="In the package the loss also covers other targets and weightings; with target = weighting = "
            "\"eps\" it is the exercise.",
     praise="right. That, on random pictures with random t, over and over, is all of the training.",
@@ -158,8 +169,13 @@ def mixed(formula):
     return lambda x0, eps, t, s: formula(x0, eps, *roots(s, t))
 
 
+def v_of(x0, eps, t, schedule):
+    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+
+
 VELOCITY = Exercise(
-    "3.4", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, shows=[forward.velocity],
+    "3.4", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, reference=v_of, shows=[forward.velocity],
     praise="right: at t = 0 it is eps, at t = T it is -x0, and in between a bit of both.",
     hints=["The same two factors as in the jump, but they change places and one gets a minus.",
            "v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0"],
@@ -217,8 +233,16 @@ def by_place(t, width, T):
     return torch.arange(len(t)).float()[:, None] * rates_of(width)
 
 
+def time_features(t, width, T):
+    k = torch.arange(width // 2)
+    rates = 10000.0 ** (-k / (width // 2))
+    angles = (1000 / T * t.float())[:, None] * rates                         # (B, width // 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 TIME = Exercise(
-    "3.3", "time_features(t, width, T)", draw_embedding, time_embedding, shows=[time_embedding],
+    "3.3", "time_features(t, width, T)", draw_embedding, time_embedding,
+    reference=time_features, shows=[time_embedding],
     praise="right: every t gets its own row, and near times have similar rows.",
     hints=["rates: width // 2 numbers from 1 falling to almost 1/10000: torch.exp(-math.log(10000) * k / "
            "(width // 2)) with k = torch.arange(width // 2).",
@@ -255,4 +279,130 @@ TIME = Exercise(
          "you divided by width // 2 - 1. Many programs do; here it is width // 2, as in the formula."),
     ])
 
-EXERCISES = [X0_HAT, LOSS, TIME, VELOCITY]
+
+def draw_losses(g, k):
+    """Losses of pictures at all kinds of t, every stretch with some, and T that the stretches divide evenly."""
+    parts, each = drawing.one(g, 4, 6), drawing.one(g, 5, 9)
+    T = parts * each
+    t = torch.cat([torch.arange(1, T + 1), torch.randint(1, T + 1, (40,), generator=g)])
+    t = t[torch.randperm(len(t), generator=g)]
+    return torch.rand(len(t), generator=g) + t / T, t, T, parts
+
+
+def by_part(part_of, statistic=torch.mean):
+    """An answer that puts t into part_of(t, T, parts)."""
+    def by_t(loss, t, T, parts):
+        part = part_of(t, T, parts)
+        return torch.stack([statistic(loss[part == k]) for k in range(parts)])
+    return by_t
+
+
+def evenly(t, T, parts):
+    return (t - 1) * parts // T
+
+
+def loss_by_t(loss, t, T, parts):
+    part = (t - 1) * parts // T                                              # 1..T -> 0..parts - 1
+    return torch.stack([loss[part == k].mean() for k in range(parts)])
+
+
+BY_T = Exercise(
+    "3.5", "loss_by_t(loss, t, T, parts)", draw_losses, by_part(evenly), reference=loss_by_t,
+    praise="right: such a table, printed while a network trains, says which noise levels are still learning.",
+    hints=["Number the stretches 0 to parts - 1. Which one does t belong to?",
+           "t = 1 belongs to the first and t = T to the last: (t - 1) * parts // T.",
+           "torch.stack([loss[part == k].mean() for k in range(parts)])"],
+    mistakes=[
+        (by_part(lambda t, T, parts: t * parts // T),
+         "t = T falls into no stretch (and each border into the wrong one): the times are 1..T, so take t - 1."),
+        (by_part(lambda t, T, parts: (t * parts // T).clamp(max=parts - 1)),
+         "t = T is caught, but the other borders are still one off: the times are 1..T, so take t - 1."),
+        (by_part(evenly, torch.sum), "those are sums; take the mean, or a stretch with many pictures looks worse."),
+        (by_part(evenly, torch.median), "those are medians; the training minimises the mean."),
+        (lambda loss, t, T, parts: by_part(evenly)(loss, t, T, parts).flip(0), "the order is turned round: small t "
+         "comes first."),
+        (lambda loss, t, T, parts: torch.stack([part.mean() for part in loss.tensor_split(parts)]),
+         "you cut the batch into stretches, in the order in which its pictures came; it is t that says where a loss "
+         "belongs."),
+        (lambda loss, t, T, parts: torch.stack([part.mean() for part in loss[t.argsort()].tensor_split(parts)]),
+         "you cut the sorted losses into equally many; the stretches are equally long in t, however many pictures "
+         "fall into each."),
+        (lambda loss, t, T, parts: torch.stack([(loss * (evenly(t, T, parts) == k)).mean() for k in range(parts)]),
+         "you divided by the size of the whole batch; divide by the number of pictures in the stretch."),
+        (lambda loss, t, T, parts: loss.mean().expand(parts), "that is one mean over all t, repeated."),
+    ])
+
+
+def draw_rows(g, k):
+    t, width, T = draw_embedding(g, k)
+    return torch.cat([t, t[:2]]), width, T           # two times come again, at other places of the batch
+
+
+def woven(fill):
+    """The lesson's code with another way to fill the rows: fill(rows), in place."""
+    def rows_of(t, width, T):
+        rates = 10000.0 ** (-2 * (torch.arange(width) // 2) / width)
+        rows = (1000 / T * t.float())[:, None] * rates[None, :]
+        fill(rows)
+        return rows
+    return rows_of
+
+
+def fill_rows(rows):
+    rows[0::2], rows[1::2] = rows[0::2].sin(), rows[1::2].cos()
+
+
+def fill_columns(rows):
+    rows[:, 0::2], rows[:, 1::2] = rows[:, 0::2].sin(), rows[:, 1::2].cos()
+
+
+def fill_swapped(rows):
+    rows[:, 1::2], rows[:, 0::2] = rows[:, 1::2].sin(), rows[:, 0::2].cos()
+
+
+def fill_half(rows):
+    rows[:, 0::2] = rows[:, 0::2].sin()
+    rows[1::2] = rows[1::2].cos()
+
+
+def fill_sines(rows):
+    rows.sin_()
+
+
+def fill_halves(rows):
+    half = rows.shape[1] // 2
+    rows[:, :half], rows[:, half:] = rows[:, :half].sin(), rows[:, half:].cos()
+
+
+def mended_rows(t, width, T):
+    k = torch.arange(width)
+    rates = 10000.0 ** (-2 * (k // 2) / width)
+    rows = (1000 / T * t.float())[:, None] * rates[None, :]
+    rows[:, 0::2] = rows[:, 0::2].sin()
+    rows[:, 1::2] = rows[:, 1::2].cos()
+    return rows
+
+
+MENDED = Exercise(
+    "3.6", "mended_rows(t, width, T)", draw_rows, woven(fill_columns), reference=mended_rows,
+    others=(time_embedding,),
+    remark="The package's own joins all sines and all cosines instead of weaving them. To a network it is the same.",
+    praise="mended: the same t gets the same row, wherever in the batch it stands.",
+    hints=["The eight rows should be equal, as t is. Along which axis do sin and cos take turns?",
+           "rows[0::2] is every second row. Every second column is rows[:, 0::2]."],
+    mistakes=[
+        (woven(fill_rows), AS_IT_WAS),
+        (woven(fill_half), "one of the two lines is mended; the other still goes by rows."),
+        (woven(fill_sines), "now all of it is sines: every second column should be a cosine."),
+        (woven(fill_swapped),
+         "sine and cosine have changed places. A network would not mind, but this code has the sine first."),
+        (woven(fill_halves),
+         "the columns come in pairs with the same rate, one for sin and one for cos. Cut in halves, the sines get the "
+         "fast rates only and the cosines the slow ones."),
+        (lambda t, width, T: woven(fill_rows)(t, width, T)[:1].expand(len(t), -1),
+         "now every picture has the row of the first, whatever its t."),
+        (lambda t, width, T: woven(fill_rows)(torch.arange(width), len(t), T).T,
+         "the axes have changed places: one row per picture, (B, width)."),
+    ])
+
+EXERCISES = [X0_HAT, LOSS, TIME, VELOCITY, BY_T, MENDED]

@@ -1,11 +1,15 @@
 """Exercises of lesson 04: the sampling loop."""
 
+import itertools
+from itertools import pairwise
+
 import numpy as np
 import torch
 
-from diffusion_lessons import forward, guidance, samplers
+from diffusion_lessons import forward, samplers
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import Exercise, as_numbers
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, as_numbers
+from diffusion_lessons.forward import add_noise
 
 
 def draw_turn(g, k):
@@ -25,10 +29,16 @@ def ddim(formula):
     return lambda x_t, t, s, p, schedule: formula(x_t, p, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
 
 
+def ddim_step(x_t, t, s, prediction, schedule):
+    ab_s = schedule.alpha_bar[s].float()
+    return ab_s.sqrt() * prediction.x0 + (1 - ab_s).sqrt() * prediction.eps
+
+
 DDIM = Exercise(
     "4.1", "ddim_step(x_t, t, s, prediction, schedule)", draw_ddim,
     lambda x_t, t, s, p, schedule: samplers.ddim_step(x_t, t, s, p, schedule, 0.0),
-    shows=[samplers.ddim_step], remark="With eta = 0 the variance is 0, and the last term drops out.",
+    reference=ddim_step, shows=[samplers.ddim_step],
+    remark="With eta = 0 the variance is 0, and the last term drops out.",
     praise="right: the predicted noise goes back in, only less of it. It is the jump to time s, with "
            "estimates in place of the truth.",
     hints=["prediction.x0 is the estimate of the clean picture, prediction.eps of the noise.",
@@ -92,8 +102,16 @@ def neighbours(x_t, t, s, p, schedule, z):
     return mean + ((1 - b) / (1 - a) * beta) ** 0.5 * z
 
 
+def ddpm_step(x_t, t, s, prediction, schedule, z):
+    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    a = ab_t / ab_s                                                          # what the stride keeps
+    mean = (ab_s**0.5 * (1 - a) * prediction.x0 + a**0.5 * (1 - ab_s) * x_t) / (1 - ab_t)
+    return mean + ((1 - ab_s) / (1 - ab_t) * (1 - a)) ** 0.5 * z
+
+
 DDPM = Exercise(
-    "4.2", "ddpm_step(x_t, t, s, prediction, schedule, z)", draw_ddpm, samplers.ddpm_step, shows=[samplers.ddpm_step],
+    "4.2", "ddpm_step(x_t, t, s, prediction, schedule, z)", draw_ddpm, samplers.ddpm_step,
+    reference=ddpm_step, shows=[samplers.ddpm_step],
     praise="right, with fresh noise in every step and none in the last.",
     hints=["Let ab_t and ab_s be alpha_bar at t and s, and a = ab_t / ab_s what the stride from s to t "
            "keeps.",
@@ -135,8 +153,13 @@ def same_times(a, b):
                 and (a == a.round()).all() and (np.abs(a - b) <= 1).all())
 
 
+def timesteps(T, steps):
+    return [round(T - k * T / steps) for k in range(steps)] + [0]
+
+
 TIMES = Exercise(
-    "4.3", "timesteps(T, steps)", draw_times, samplers.timesteps, shows=[samplers.timesteps], same=same_times,
+    "4.3", "timesteps(T, steps)", draw_times, samplers.timesteps,
+    reference=timesteps, shows=[samplers.timesteps], same=same_times,
     praise="right: it begins at T, where the picture is noise, and ends at 0, where it is clean.",
     hints=["steps strides need steps + 1 times, the first T and the last 0.",
            "The k-th time is T - k * T / steps, rounded.",
@@ -176,11 +199,12 @@ def draw_mask(g, k):
 
 
 def keep_known(x_s, x0, mask, s, eps, schedule):
-    return mask * x_s + (1 - mask) * forward.add_noise(x0, s, eps, schedule)
+    return mask * x_s + (1 - mask) * add_noise(x0, s, eps, schedule)
 
 
 INPAINT = Exercise(
-    "4.4", "keep_known(x_s, x0, mask, s, eps, schedule)", draw_mask, keep_known, shows=[samplers.inpaint],
+    "4.4", "keep_known(x_s, x0, mask, s, eps, schedule)", draw_mask, keep_known,
+    reference=keep_known, given=(add_noise,), shows=[samplers.inpaint],
     remark="The last three lines of the loop are the exercise.",
     praise="right: the known part is as noisy as the rest at every moment, so the network sees one whole "
            "picture.",
@@ -193,47 +217,133 @@ INPAINT = Exercise(
         (lambda x, x0, m, s, e, c: m * x + (1 - m) * x0,
          "the known part goes in clean. At time s it must be as noisy as its surroundings: add_noise(x0, s, "
          "eps, schedule)."),
-        (lambda x, x0, m, s, e, c: forward.add_noise(m * x + (1 - m) * x0, s, e, c),
+        (lambda x, x0, m, s, e, c: add_noise(m * x + (1 - m) * x0, s, e, c),
          "the noise is added twice: x_s is noisy already. Only x0 needs it."),
-        (lambda x, x0, m, s, e, c: x + (1 - m) * forward.add_noise(x0, s, e, c),
+        (lambda x, x0, m, s, e, c: x + (1 - m) * add_noise(x0, s, e, c),
          "the known part was laid on top of x_s: first clear its place, mask * x_s."),
-        (lambda x, x0, m, s, e, c: m * x + forward.add_noise((1 - m) * x0, s, e, c),
+        (lambda x, x0, m, s, e, c: m * x + add_noise((1 - m) * x0, s, e, c),
          "the noise went everywhere: noise x0 first, then cut out its part with 1 - mask."),
         (lambda x, x0, m, s, e, c: m * x, "the place of the known part is empty: put the noised x0 there."),
-        (lambda x, x0, m, s, e, c: m * x + (1 - m) * forward.add_noise(x0, s - 1, e, c),
+        (lambda x, x0, m, s, e, c: m * x + (1 - m) * add_noise(x0, s - 1, e, c),
          "s is off by one in the noise of the known part."),
         (lambda x, x0, m, s, e, c: m * x + (1 - m) * (x0 + e),
          "the noise is added as it is; use add_noise, which knows how much belongs to s."),
     ])
 
 
-def draw_guided(g, k):
-    return drawing.noise(g), drawing.noise(g), 2.5 + drawing.one(g, 0, 40) / 10
+def draw_start(g, k):
+    strength = (0.3, 0.55, 0.8)[k % 3] + drawing.one(g, 0, 9) / 100
+    return drawing.picture(g), strength, drawing.noise(g), drawing.schedule(g)
 
 
-def guide(eps_u, eps_c, w):
-    """What `Guided` makes of two such predictions."""
-    def denoiser(x_t, t, y):
-        eps = eps_u if y is None else eps_c
-        return forward.Prediction(eps, eps)
-    return guidance.Guided(denoiser, torch.zeros(len(eps_u), dtype=torch.int64), w)(eps_u, None).eps
+def begin(level, mix=add_noise):
+    """An answer that noises up to level(strength, T)."""
+    def start(x0, strength, eps, s):
+        return mix(x0, torch.full((len(x0),), level(strength, s.T)), eps, s)
+    return start
 
 
-GUIDED = Exercise(
-    "4.5", "guided_eps(eps_u, eps_c, w)", draw_guided, guide, shows=[guidance.Guided.__call__],
-    praise="right: from \"without\" towards \"with\", and w times as far.",
-    hints=["eps_c - eps_u is the direction in which the label pulls.",
-           "Start from eps_u and go w times that far."],
+def start_from(x0, strength, eps, schedule):
+    t = torch.full((len(x0),), round(strength * schedule.T))
+    return add_noise(x0, t, eps, schedule)
+
+
+START = Exercise(
+    "4.5", "start_from(x0, strength, eps, schedule)", draw_start, begin(lambda strength, T: round(strength * T)),
+    reference=start_from, given=(add_noise,), shows=[samplers.img2img],
+    praise="right: from there the loop goes on as if it had come all the way from T.",
+    hints=["The strength says how far up to go: t = round(strength * T).",
+           "All pictures of the batch get the same t: torch.full((len(x0),), t).",
+           "add_noise(x0, t, eps, schedule) is the jump there."],
     mistakes=[
-        (lambda u, c, w: u + w * (u - c), "that goes away from the label: the difference is eps_c - eps_u."),
-        (lambda u, c, w: c + w * (c - u),
-         "you started from eps_c: some papers do, and call our w their 1 + w. Start from eps_u."),
-        (lambda u, c, w: w * (c - u), "that is only the difference; add it to eps_u."),
-        (lambda u, c, w: c + w * (u - c),
-         "the two have changed places: w = 0 should give eps_u, w = 1 eps_c."),
-        (lambda u, c, w: u + w * c, "it is the difference that is made larger: eps_u + w * (eps_c - eps_u)."),
-        (lambda u, c, w: w * c, "you made eps_c larger; it is the difference eps_c - eps_u that counts."),
-        (lambda u, c, w: u + w**0.5 * (c - u), "no square root: w itself."),
+        (begin(lambda strength, T: round((1 - strength) * T)),
+         "the strength is the wrong way round: 1 should forget the picture, so it goes all the way up to T."),
+        (begin(lambda strength, T: T), "that goes up to T, whatever the strength: nothing is left of the picture."),
+        (begin(lambda strength, T: round(strength * T) - 1), "t is off by one: t = round(strength * T)."),
+        (begin(lambda strength, T: int(strength * 1000) % (T + 1)),
+         "T is not always 1000: ask the schedule, schedule.T."),
+        (lambda x0, strength, eps, s: (1 - strength) * x0 + strength * eps,
+         "strength is a time here, not a mixing ratio: jump to t = round(strength * T) with add_noise."),
+        (lambda x0, strength, eps, s: (1 - strength) ** 0.5 * x0 + strength**0.5 * eps,
+         "strength is a time here, not a share of the variance: jump to t = round(strength * T) with add_noise."),
+        (lambda x0, strength, eps, s: x0 + strength * eps,
+         "the picture must be made smaller as noise comes in, or the network meets numbers it has never seen: "
+         "use add_noise."),
+        (begin(lambda strength, T: round(strength * T),
+               lambda x0, t, eps, s: x0 + drawing.factor(1 - s.alpha_bar, t).sqrt() * eps),
+         "the picture must be made smaller as well: use add_noise."),
     ])
 
-EXERCISES = [DDIM, DDPM, TIMES, INPAINT, GUIDED]
+
+def draw_walk(g, k):
+    """A denoiser that leaves a little of everything, and few steps."""
+    s, a, b = drawing.schedule(g), *(0.3 + 0.5 * torch.rand(2, generator=g)).tolist()
+
+    def denoiser(x_t, t):
+        return forward.from_x0(torch.tanh(a * x_t + b), x_t, t, s)
+
+    steps = drawing.one(g, 3, 5)
+    return denoiser, drawing.noise(g), s, steps, torch.randn(steps, 4, 3, 6, 5, generator=g)
+
+
+def walker(sigma, start=lambda x: x, mean=None):
+    """The ancestral loop of the lesson, with another amount of noise: sigma(ab_t, ab_s, k, steps)."""
+    def walk(denoiser, x_t, s, steps, z):
+        x_t = start(x_t)
+        times = samplers.timesteps(s.T, steps)
+        for k, (t, u) in enumerate(itertools.pairwise(times)):
+            said = denoiser(x_t, torch.full((len(x_t),), t))
+            x_s = samplers.ddpm_step(x_t, t, u, said, s, 0.0) if mean is None else mean(x_t, said, t, u, s)
+            x_t = x_s + sigma(s.alpha_bar[t].item(), s.alpha_bar[u].item(), k, steps) * z[k]
+        return x_t
+    return walk
+
+
+def large(a, b, k, steps):
+    return (1 - a / b) ** 0.5
+
+
+def small(a, b, k, steps):
+    return variance(a, b) ** 0.5
+
+
+def mended_walk(denoiser, x_t, schedule, steps, z):
+    times = [round(schedule.T - k * schedule.T / steps) for k in range(steps)] + [0]
+    for k, (t, s) in enumerate(pairwise(times)):
+        with torch.no_grad():
+            x0_hat = denoiser(x_t, torch.full((len(x_t),), t)).x0
+        ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        a = ab_t / ab_s
+        x_t = (ab_s**0.5 * (1 - a) * x0_hat + a**0.5 * (1 - ab_s) * x_t) / (1 - ab_t)
+        if s > 0:                                                            # none in the last step
+            x_t = x_t + (1 - a) ** 0.5 * z[k]
+    return x_t
+
+
+MENDED = Exercise(
+    "4.6", "mended_walk(denoiser, x_t, schedule, steps, z)", draw_walk,
+    walker(lambda a, b, k, n: large(a, b, k, n) * (k < n - 1)), others=(walker(small),),
+    reference=mended_walk,
+    remark="In exercise 4.2 the factor (1 - ab_s) / (1 - ab_t) sees to it: at s = 0 it is 0 by itself.",
+    praise="mended: the last step adds nothing, and the picture comes out clean.",
+    hints=["In which step does grain that goes in stay in for ever?",
+           "After the last step nobody takes noise away any more.",
+           "Add z[k] only if s > 0; or use the variance of exercise 4.2, which is 0 there."],
+    mistakes=[
+        (walker(large), AS_IT_WAS),
+        (walker(lambda a, b, k, n: 0.0),
+         "now there is no fresh noise in any step. Only the last one must have none: without the others the loop "
+         "tends to blurs."),
+        (walker(lambda a, b, k, n: large(a, b, k, n) * (k > 0)),
+         "you left the noise out of the first step; it is the last that must have none."),
+        (walker(lambda a, b, k, n: large(a, b, k, n) * (k < n - 2)),
+         "the last two steps have no noise now. Only the last must have none: if s > 0."),
+        (walker(lambda a, b, k, n: (1 - a / b) * (k < n - 1)),
+         "the last step is right, but the others now add the variance 1 - a instead of its square root."),
+        (walker(lambda a, b, k, n: (1 - a / b)),
+         "you took the square root away, which makes all the noise smaller; the last step still adds some."),
+        (walker(lambda a, b, k, n: (1 - b) ** 0.5),
+         "at s = 0 nothing is added, but on the way there is too much: a part of that noise is already in x_t."),
+    ])
+
+EXERCISES = [DDIM, DDPM, TIMES, INPAINT, START, MENDED]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from diffusion_lessons import training
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
 from diffusion_lessons.models.text import END, PAD, START, CausalBlock, CrossAttention, Tokenizer
 
 WORDS = ("a", "cat", "frog", "green", "on", "snow", "stilts", "the")
@@ -20,12 +20,12 @@ def draw_sentence(g, k):
 
 
 def encode(text, number, length):
-    words = [number[word] for word in text.split()]
-    return [START, *words, END] + [PAD] * (length - 2 - len(words))
+    row = [1] + [number[word] for word in text.split()] + [2]                # START, the words, END
+    return row + [0] * (length - len(row))                                   # and PAD behind them
 
 
 TOKENS = Exercise(
-    "5.1", "encode(text, number, length)", draw_sentence, encode, shows=[Tokenizer.row],
+    "5.1", "encode(text, number, length)", draw_sentence, encode, reference=encode, shows=[Tokenizer.row],
     praise="right: the network only ever sees such rows of numbers.",
     hints=["text.split() gives the words, number[word] the number of each.",
            "START is 1, END is 2 and PAD is 0; the row has `length` numbers in all.",
@@ -61,10 +61,17 @@ def scores(q, k):
     return q @ k.T / q.shape[-1] ** 0.5
 
 
+def causal_attention(q, k, v):
+    n = len(q)
+    later = torch.ones(n, n, dtype=torch.bool).triu(1)
+    scores = q @ k.T / q.shape[-1] ** 0.5                                    # (n, n): row i asks, column j answers
+    return scores.masked_fill(later, -torch.inf).softmax(-1) @ v
+
+
 CAUSAL = Exercise(
     "5.2", "causal_attention(q, k, v)", draw_qkv,
     lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0],
-    shows=[CausalBlock.forward],
+    reference=causal_attention, shows=[CausalBlock.forward],
     remark="F.scaled_dot_product_attention(q, k, v, is_causal=True) is the whole exercise in one fast call.",
     praise="right: every token gathers from itself and from those before it, and from nobody later.",
     hints=["scores = q @ k.T / sqrt(width): row i says how well token i's question fits each key.",
@@ -103,8 +110,14 @@ def look(fit, v, real, fill=-torch.inf):
     return fit.masked_fill(~real, fill).softmax(-1) @ v
 
 
+def cross_attention(q, k, v, real):
+    scores = q @ k.T / q.shape[-1] ** 0.5                                    # (places, words)
+    return scores.masked_fill(~real, -torch.inf).softmax(-1) @ v
+
+
 CROSS = Exercise(
     "5.3", "cross_attention(q, k, v, real)", draw_words, lambda q, k, v, real: look(scores(q, k), v, real),
+    reference=cross_attention,
     shows=[CrossAttention.queries_keys_values, CrossAttention.weights, CrossAttention.forward],
     praise="right: the places of the picture ask, the words answer, and padding keeps silent.",
     hints=["The same formula as before, but q comes from the picture's places, k and v from the words.",
@@ -142,7 +155,7 @@ def hide(tokens, hidden, nothing):
 
 
 HIDE = Exercise(
-    "5.4", "hide(tokens, hidden, nothing)", draw_captions, hide, shows=[training.Trainer.draw],
+    "5.4", "hide(tokens, hidden, nothing)", draw_captions, hide, reference=hide, shows=[training.Trainer.draw],
     praise="right, one by one: in every batch some pictures are learned with their caption and some without.",
     hints=["hidden is (B,), True where the caption is to go; tokens is (B, L).",
            "torch.where(condition, a, b) takes a where the condition holds; hidden[:, None] fits a whole row.",
@@ -165,4 +178,31 @@ HIDE = Exercise(
         (lambda x, h, n: x[~h], "hidden captions are replaced, not left out: the pictures stay in the batch."),
     ])
 
-EXERCISES = [TOKENS, CAUSAL, CROSS, HIDE]
+
+def draw_batch(g, k):
+    """Rows of tokens, START words END and padding, of different lengths, cut where the longest ends."""
+    lengths = [7, *(drawing.one(g, 3, 6) for _ in range(3))]
+    rows = [[START, *(drawing.one(g, 3, 40) for _ in range(n - 2)), END] + [PAD] * (7 - n) for n in lengths]
+    return (torch.tensor(rows)[torch.randperm(4, generator=g)],)
+
+
+def mended_mask(tokens):
+    return tokens != 0                                                       # 0 is PAD
+
+
+MENDED = Exercise(
+    "5.5", "mended_mask(tokens)", draw_batch, mended_mask, reference=mended_mask,
+    praise="mended: a picture no longer depends on who else is in the batch.",
+    hints=["Which tokens stand behind END?", "PAD is 0. Real is what is not PAD: tokens != 0."],
+    mistakes=[
+        (lambda x: torch.ones(x.shape, dtype=torch.bool), AS_IT_WAS),
+        (lambda x: x == PAD, "the wrong way round: True means real."),
+        (lambda x: x > END, "START and END are real, too: the network has learned to read them. Only PAD is not."),
+        (lambda x: (x != PAD) & (x != END),
+         "END is real, too: it stands for the sentence as a whole. Only PAD is not."),
+        (lambda x: (x != PAD) & (x != START), "START is real, too: the network has learned to read it."),
+        (lambda x: (x != PAD).all(0, keepdim=True).expand_as(x),
+         "now all rows end where the shortest does: each sentence has its own end."),
+    ])
+
+EXERCISES = [TOKENS, CAUSAL, CROSS, HIDE, MENDED]

@@ -4,7 +4,7 @@ import torch
 
 from diffusion_lessons import guidance
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
 from diffusion_lessons.forward import Prediction
 
 
@@ -31,9 +31,14 @@ def two_passes(formula):
     return lambda ask, x, t, y, w: formula(ask(x, t, None).eps, ask(x, t, y).eps, w)
 
 
+def guided(denoiser, x_t, t, y, w):
+    without, told = denoiser(x_t, t, None).eps, denoiser(x_t, t, y).eps
+    return without + w * (told - without)
+
+
 GUIDE = Exercise(
     "6.1", "guided(denoiser, x_t, t, y, w)", draw_asked,
-    lambda ask, x, t, y, w: guidance.Guided(ask, y, w)(x, t).eps, shows=[guidance.Guided.__call__],
+    lambda ask, x, t, y, w: guidance.Guided(ask, y, w)(x, t).eps, reference=guided, shows=[guidance.Guided.__call__],
     praise="right: two questions to one network, and the difference of its answers, w times over.",
     hints=["Ask twice: denoiser(x_t, t, y) with the sentence, denoiser(x_t, t, None) without. Each has an .eps.",
            "Start from the answer without, and go w times the way to the answer with.",
@@ -60,8 +65,12 @@ def draw_scale(g, k):
     return (0.2 + 9 * torch.rand((), generator=g).item(),)
 
 
+def our_w(s):
+    return 1 + s
+
+
 CONVENTION = Exercise(
-    "6.2", "our_w(paper_w)", draw_scale, lambda s: 1 + s, shows=[guidance.Guided.__call__],
+    "6.2", "our_w(s)", draw_scale, lambda s: 1 + s, reference=our_w, shows=[guidance.Guided.__call__],
     remark="(1 + s) eps_c - s eps_u = eps_u + (1 + s) (eps_c - eps_u): our w is 1 + s.",
     praise="right: what the paper calls 0, plain conditioning, is our 1.",
     hints=["The paper writes (1 + s) eps_c - s eps_u. Sort it by eps_u and eps_c.",
@@ -84,9 +93,15 @@ def away(formula):
     return lambda ask, x, t, y, n, w: formula(*(ask(x, t, label).eps for label in (y, n, None)), w)
 
 
+def steer_away(denoiser, x_t, t, y, negative, w):
+    away, told = denoiser(x_t, t, negative).eps, denoiser(x_t, t, y).eps
+    return away + w * (told - away)
+
+
 NEGATIVE = Exercise(
     "6.3", "steer_away(denoiser, x_t, t, y, negative, w)", draw_negative,
-    lambda ask, x, t, y, n, w: guidance.Guided(ask, y, w, negative=n)(x, t).eps, shows=[guidance.Guided.__call__],
+    lambda ask, x, t, y, n, w: guidance.Guided(ask, y, w, negative=n)(x, t).eps,
+    reference=steer_away, shows=[guidance.Guided.__call__],
     praise="right: the same formula, and what is not wanted stands where nothing stood.",
     hints=["A negative prompt takes the place of the empty one.", "eps_n + w * (eps_c - eps_n)"],
     mistakes=[
@@ -111,9 +126,14 @@ def of_each(x):
     return x.flatten(1).std(1).reshape(-1, 1, 1, 1)
 
 
+def rescale(x0_guided, x0_plain):
+    wanted, spread = (x.flatten(1).std(1).reshape(-1, 1, 1, 1) for x in (x0_plain, x0_guided))
+    return x0_guided * wanted / spread
+
+
 RESCALE = Exercise(
     "6.4", "rescale(x0_guided, x0_plain)", draw_pair, lambda a, b: a * of_each(b) / of_each(a),
-    shows=[guidance.Guided.__call__], remark="With rescale=1 the factor below is wanted / spread.",
+    reference=rescale, shows=[guidance.Guided.__call__], remark="With rescale=1 the factor below is wanted / spread.",
     praise="right: every picture keeps its guided shape, and gets the spread of the plain one back.",
     hints=["The spread of a picture is the standard deviation of all its numbers: x.flatten(1).std(1), one for each.",
            "Multiply the guided estimate by (spread of the plain one) / (its own spread).",
@@ -130,4 +150,42 @@ RESCALE = Exercise(
         (lambda a, b: b, "that is the plain estimate itself: all that guidance gave is lost."),
     ])
 
-EXERCISES = [GUIDE, CONVENTION, NEGATIVE, RESCALE]
+
+def draw_both(g, k):
+    denoiser, x, t, y, w = draw_asked(g, k)
+    return denoiser, x, t, y, torch.full_like(y, 9), w
+
+
+def at_once(formula, order=lambda y, n: (y, n)):
+    """formula(first half, second half, w) of one pass, whose batch is put together in that order."""
+    def ask(denoiser, x, t, y, n, w):
+        said = denoiser(torch.cat([x, x]), torch.cat([t, t]), torch.cat(order(y, n)))
+        return formula(*said.x0.chunk(2), w)
+    return ask
+
+
+def mended_pass(denoiser, x_t, t, y, nothing, w):
+    said = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y, nothing]))
+    told, without = said.x0.chunk(2)
+    return without + w * (told - without)
+
+
+MENDED = Exercise(
+    "6.5", "mended_pass(denoiser, x_t, t, y, nothing, w)", draw_both, at_once(lambda c, u, w: u + w * (c - u)),
+    reference=mended_pass,
+    praise="mended: w = 0 ignores the sentence again, and w = 1 is one plain pass.",
+    hints=["What should come out at w = 0, and what at w = 1? What does?",
+           "In which order is the batch put together, and in which is it taken apart?"],
+    mistakes=[
+        (at_once(lambda u, c, w: u + w * (c - u)), AS_IT_WAS),
+        (at_once(lambda c, u, w: c + w * (c - u)),
+         "it starts from the answer with the sentence: w = 0 should ignore it."),
+        (at_once(lambda c, u, w: u + w * (u - c)),
+         "the halves are right, but it walks away from the sentence: told - without."),
+        (at_once(lambda u, c, w: u + w * (c - u), order=lambda y, n: (y, y)),
+         "both halves are asked the same question now."),
+        (at_once(lambda c, u, w: w * (c - u)), "that is only the difference; add it to the answer without."),
+        (at_once(lambda c, u, w: u + w * c), "it is the difference of the two answers that is made larger."),
+    ])
+
+EXERCISES = [GUIDE, CONVENTION, NEGATIVE, RESCALE, MENDED]

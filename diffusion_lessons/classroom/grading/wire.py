@@ -1,0 +1,129 @@
+"""How two processes exchange numbers when one does not trust the other.
+
+A frame is two lengths, a header in JSON, and the raw bytes of the tensors that the header speaks of. Nothing is ever
+unpickled, and whoever reads believes nothing: a frame that is not as it should be is a ValueError.
+This file stands alone, as the child reads it too, where the package is out of reach.
+"""
+
+import collections
+import dataclasses
+import io
+import json
+import math
+import struct
+import types
+
+import numpy as np
+import torch
+
+HEAD = struct.Struct("<II")
+HEADER, BYTES = 200_000, 4 << 20    # no answer to an exercise comes near these
+CELLS = 64 << 20                    # a notebook may be long
+DTYPES = {str(d): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+                              torch.int16, torch.int8, torch.uint8, torch.bool)}
+
+
+class StandIn(types.SimpleNamespace):
+    """In the child, for an object that stays with the parent: one with the same attributes, and its number there."""
+
+
+def encode(value, blob, keep=None):
+    """The value as JSON. The bytes of its tensors are added to `blob`; to `keep`, if given, what does not travel."""
+    if isinstance(value, StandIn) or isinstance(value, types.FunctionType) and hasattr(value, "_number"):
+        return {"is": "kept", "number": value._number, "items": []}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Generator):
+        return {"is": "generator", "items": [encode(value.get_state(), blob)]}
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+    if isinstance(value, torch.Tensor) and str(value.dtype) in DTYPES:
+        if value.numel() * value.element_size() > BYTES:    # looked at first: it may be spread out from one number
+            raise ValueError(f"a tensor of shape {tuple(value.shape)} is too large to be handed over")
+        plain = value.detach().as_subclass(torch.Tensor).cpu().contiguous()
+        blob += plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+        return {"is": "tensor", "dtype": str(plain.dtype), "shape": list(plain.shape), "grad": value.requires_grad}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {"is": "named", "name": type(value).__name__, "fields": list(value._fields),
+                "items": [encode(v, blob, keep) for v in value]}
+    if isinstance(value, (list, tuple, range)):
+        return {"is": "tuple" if isinstance(value, tuple) else "list",
+                "items": [encode(v, blob, keep) for v in value]}
+    if isinstance(value, dict):
+        return {"is": "dict", "items": [[encode(k, blob, keep), encode(v, blob, keep)]
+                                        for k, v in value.items()]}
+    if keep is not None and (dataclasses.is_dataclass(value) or callable(value)):
+        keep.append(value)
+        seen = attributes(value)
+        return {"is": "kept", "number": len(keep) - 1, "name": type(value).__name__, "callable": callable(value),
+                "fields": list(seen), "items": [encode(v, blob, keep) for v in seen.values()]}
+    return {"is": "..."} if value is ... else {"is": "other", "name": type(value).__name__}
+
+
+def attributes(value):
+    """Fields and properties of a dataclass; other things have none that travel."""
+    if not dataclasses.is_dataclass(value):
+        return {}
+    names = [field.name for field in dataclasses.fields(value)]
+    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, property)]
+    return {name: getattr(value, name) for name in names}
+
+
+def decode(form, blob, kept):
+    """The value again. kept(form, items) gives what stayed with the parent: there it is the thing itself.
+
+    Only the child makes objects with attributes. In the parent they would be a danger: numpy trusts some names.
+    """
+    if not isinstance(form, dict):
+        return form
+    kind = form["is"]
+    if kind == "tensor":
+        dtype, shape = DTYPES[form["dtype"]], [int(n) for n in form["shape"]]
+        size = math.prod(shape) * dtype.itemsize
+        data = blob.read(size) if 0 <= size <= BYTES else b""    # too few bytes do not fit the shape, below
+        value = torch.frombuffer(bytearray(data), dtype=dtype) if size else torch.empty(0, dtype=dtype)
+        return value.reshape(shape).requires_grad_(bool(form["grad"]) and dtype.is_floating_point)
+    if kind == "...":
+        return ...
+    if kind == "other":
+        return type(str(form["name"])[:80], (), {})()
+    items = [decode(item, blob, kept) for item in form["items"]] if kind != "dict" else [
+        [decode(v, blob, kept) for v in pair] for pair in form["items"]]
+    if kind == "generator":
+        return torch.Generator().set_state(*items)
+    if kind == "named":
+        return collections.namedtuple(form["name"], form["fields"])(*items)
+    if kind == "kept":
+        return kept(form, items)
+    return {"list": list, "tuple": tuple, "dict": dict}[kind](items)
+
+
+def write(file, message, keep=None, most=HEADER):
+    """Send one message, whole or not at all. Raises ValueError when it is too large."""
+    blob = bytearray()
+    header = json.dumps(encode(message, blob, keep)).encode()
+    if len(header) > most or len(blob) > BYTES:
+        raise ValueError("that is too large to be handed over")
+    file.write(HEAD.pack(len(header), len(blob)) + header + blob)
+    file.flush()
+
+
+def read(file, kept, most=HEADER):
+    """The next message. Raises EOFError when the other end is gone, ValueError when it is nonsense."""
+    head = file.read(HEAD.size)
+    if len(head) < HEAD.size:
+        raise EOFError
+    header, blob = HEAD.unpack(head)
+    if header > most or blob > BYTES:
+        raise ValueError("a frame that is too large")
+    data = file.read(header + blob)
+    if len(data) < header + blob:
+        raise EOFError
+    blob = io.BytesIO(data[header:])
+    try:
+        message = decode(json.loads(data[:header]), blob, kept)
+    except Exception as error:    # whatever is wrong with it
+        raise ValueError(f"a frame that cannot be read: {error!r}") from error
+    if blob.read(1):
+        raise ValueError("a frame with bytes left over")
+    return message
