@@ -1,13 +1,13 @@
-# make lab    set up and open JupyterLab on the notebooks
-# make test   set up and run all tests
-# make run    set up and execute every notebook without a browser
-# make solutions   for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
-# make bench  set up and measure speed on this machine
+# make lab            set up and open JupyterLab on the notebooks
+# make test           set up and run all tests
+# make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
+# make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
+# make run            set up and execute every notebook without a browser
+# make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make links REPO=owner/name [BRANCH=main]
-#             name the course's repository on GitHub: writes links to Colab and all first cells
-# make test-colab
-#             set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
-# make clean  remove what the tools left behind (not .venv, not your data)
+#                     name the course's repository on GitHub: writes links to Colab and all first cells
+# make bench          set up and measure speed on this machine
+# make clean          remove what the tools left behind (not .venv, not your data)
 #
 # Another Python:       make lab PYTHON=python3.12
 # Another environment:  make lab VENV=/some/folder
@@ -19,7 +19,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test run solutions bench links test-colab clean
+.PHONY: help lab test test-browser test-colab run solutions links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +53,10 @@ lab: $(VENV)/.installed-lab
 
 test: $(VENV)/.installed-test
 	"$(PY)" -m pytest $(ARGS)
+
+# CHROMIUM=/path/to/chromium names a browser that is not on the PATH.
+test-browser: $(VENV)/.installed-browser
+	CHROMIUM="$(CHROMIUM)" "$(PY)" -m pytest tests/browser $(ARGS)
 
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)

@@ -25,7 +25,10 @@ ON_PLAY = ("var b=this,p=b.closest('.dl-player'),r=p.querySelector('input');"
            "b.textContent='\u25a0 stop';p.clock=setInterval(function(){"
            "if(!p.isConnected||+r.value>=+r.max){stop();return}"
            "r.value=+r.value+1;r.oninput()},INTERVAL)}")
-PLAYER = """<div class="dl-player" style="display:inline-block;font-family:sans-serif;font-size:16px">
+# JupyterLab and slides use these keys to go to another cell or slide; here they shall move the film.
+ON_KEY = "if(/^(Arrow|Home|End|Page| )/.test(event.key))event.stopPropagation()"
+PLAYER = """<div class="dl-player" onkeydown="ON_KEY"
+ style="display:inline-block;font-family:sans-serif;font-size:16px">
 <div style="display:flex;gap:16px">FILMS</div>
 <div style="display:flex;gap:10px;align-items:center;margin-top:8px">
 <button type="button" aria-label="play or stop" style="font-size:15px;min-width:84px;padding:3px 8px"
@@ -58,10 +61,10 @@ def animate(frames, titles=None, fps=8, width=None, start=0):
     titles, start = [html.escape(str(title)) for title in titles], start % count
     room = width or (360 if len(films) == 1 else 720 // len(films))
     parts = {"FILMS": "".join(_film(name, film, titles, start, room, width) for name, film in films.items()),
-             "ON_PLAY": ON_PLAY, "ON_SLIDE": ON_SLIDE, "INTERVAL": str(round(1000 / fps)),
+             "ON_PLAY": ON_PLAY, "ON_SLIDE": ON_SLIDE, "ON_KEY": ON_KEY, "INTERVAL": str(round(1000 / fps)),
              "LAST": str(count - 1), "START": str(start), "TITLE": titles[start]}
     page = PLAYER
-    for mark in ("ON_PLAY", "ON_SLIDE", "INTERVAL", "LAST", "START", "TITLE", "FILMS"):
+    for mark in ("ON_PLAY", "ON_SLIDE", "ON_KEY", "INTERVAL", "LAST", "START", "TITLE", "FILMS"):
         page = page.replace(mark, parts[mark])
     return HTML(page)
 

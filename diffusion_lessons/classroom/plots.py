@@ -95,9 +95,9 @@ def _name_lines(ax, ends):
     if np.ptp(across) > 0.02 or across.max() < 0.9 or (np.diff(heights) < NEAR).any():
         ax.legend(handlelength=3.2)
         return
-    for name, (x, y, colour) in ends.items():
-        ax.annotate(name, (x, y), xytext=(12, 0), textcoords="offset points", color=colour, va="center",
-                    weight="bold", annotation_clip=False)
+    for name, (_, y, colour) in ends.items():     # outside of the axes, where no other line runs through it
+        ax.annotate(name, (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+                    color=colour, va="center", weight="bold", annotation_clip=False)
 
 
 @styled

@@ -1,0 +1,53 @@
+"""One JupyterLab and one Chromium for all browser tests; a page of its own for each lesson."""
+
+from pathlib import Path
+
+import pytest
+from lab import find_chromium, running_lab
+from lesson import Lesson
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "build" / "browser"      # git ignores build/
+# No host but this machine has an address: what a page asks of the network is refused, and noted by wire.Ears.
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+
+
+def pytest_sessionstart(session):
+    try:
+        find_chromium()
+    except FileNotFoundError as error:
+        pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield browser.new_context()     # one for all: what it has loaded of JupyterLab it need not load again
+        browser.close()
+
+
+@pytest.fixture
+def open_lesson(lab, browser, request):
+    """open_lesson(path): a copy of this notebook in JupyterLab, its kernel ready."""
+    pages = []
+
+    def open_it(path, shots=SHOTS):
+        (lab.folder / path.name).write_bytes(path.read_bytes())
+        page = browser.new_page()
+        pages.append(page)
+        lesson = Lesson(page, lab, path.stem, shots)
+        lesson.open()
+        return lesson
+
+    yield open_it
+    for page in pages:
+        page.close()
+    lab.stop_kernels()

@@ -1,0 +1,164 @@
+"""A lesson that is open in a browser: run it, move what can be moved, look at it."""
+
+import re
+import time
+
+from wire import Ears
+
+WIDE, HIGH = 1280, 1500      # screen pixels of the window
+CELL = 300                   # seconds that one cell may take
+MOVE = 60                    # seconds until a moved widget must show another picture
+WHOLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+OUTPUT = f"{WHOLE} .jp-Cell-outputArea"
+
+# The visible pictures of an area, as hashes of their bytes: an address may be new although the picture is the same.
+# Where there is no picture, its words count.
+LOOK = """async area => {
+    const shown = [...area.querySelectorAll('img, canvas, svg')].filter(p => p.getClientRects().length);
+    const bytes = async p => p.tagName == 'IMG' ? await (await fetch(p.src)).arrayBuffer()
+        : new TextEncoder().encode(p.tagName == 'CANVAS' ? p.toDataURL() : p.outerHTML);
+    const hash = async p => [...new Uint8Array(await crypto.subtle.digest('SHA-1', await bytes(p)))].join();
+    try {
+        if (shown.length) return (await Promise.all(shown.map(hash))).join(' ');
+    } catch { return null }    // replaced while we looked
+    return [...area.querySelectorAll('.jp-RenderedText, .jp-RenderedHTML, .widget-html')].map(t => t.innerText).join();
+}"""
+
+
+class Lesson:
+    """One notebook in one page. Troubles are raised as AssertionErrors by `check`, which everything calls."""
+
+    def __init__(self, page, lab, name, shots):
+        self.page, self.lab, self.name, self.shots = page, lab, name, shots
+        self.ears = Ears(page)
+        self.patience = MOVE
+        shots.mkdir(parents=True, exist_ok=True)
+        page.set_viewport_size({"width": WIDE, "height": HIGH})
+        page.set_default_timeout(60_000)
+
+    def check(self):
+        assert not self.ears.troubles, "\n\n".join(self.ears.troubles)
+
+    def wait(self, condition, seconds, what):
+        """Until condition() is true. Raises when there is trouble, or when it is not true in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self.check()
+            assert time.monotonic() < end, f"not within {seconds} s: {what}"
+            self.page.wait_for_timeout(100)
+        self.check()
+
+    # running
+
+    def open(self):
+        self.page.goto(self.lab.url(f"{self.name}.ipynb"))
+        self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
+        self.check()
+
+    def command(self, menu, command):
+        """Choose an item of the menu bar, as a hand would. It may stand in a submenu."""
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{menu}$")).click()
+        item = self.page.locator(f'.lm-Menu-item[data-command="{command}"]')
+        for k in range(self.page.locator('.lm-Menu-item[data-type="submenu"]').count()):
+            if item.count():
+                break
+            self.page.locator('.lm-Menu-item[data-type="submenu"]').nth(k).hover()
+            self.page.wait_for_timeout(500)
+        item.click()
+
+    def idle(self):
+        state = self.page.locator(f"{WHOLE} .jp-Notebook-ExecutionIndicator").get_attribute("data-status")
+        return state == "idle"
+
+    def run_all(self):
+        """Run every cell and see the end of it. A cell that is done has a number."""
+        self.command("Run", "runmenu:run-all")
+        self.wait_for_cells()
+
+    def run_all_afresh(self):
+        self.command("Run", "runmenu:restart-and-run-all")
+        total = self.count_done()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.wait(lambda: self.count_done() < total, 120, "the numbers of the run before are gone")
+        self.wait_for_cells()
+
+    def wait_for_cells(self):
+        total = self.page.locator(f"{WHOLE} .jp-CodeCell").count()
+        done = 0
+        while done < total:
+            self.wait(lambda before=done: self.count_done() > before, CELL, f"the code cell after {done} others")
+            done = self.count_done()
+        self.wait(self.idle, 60, "the kernel is idle after the last cell")
+        self.page.wait_for_timeout(1000)    # widgets and formulas are drawn after the kernel is done
+        self.check()
+        self.check_page()
+
+    def count_done(self):
+        prompts = self.page.locator(f"{WHOLE} .jp-CodeCell .jp-InputPrompt").all_text_contents()
+        return sum(bool(re.fullmatch(r"\[\d+\]:", text.strip())) for text in prompts)
+
+    def check_page(self):
+        """What is wrong although nobody raised anything: errors shown, pictures missing, formulas not understood."""
+        page = self.page.locator(WHOLE)
+        for trouble, selector in {
+            "an error is shown": '[data-mime-type="application/vnd.jupyter.error"]',
+            "a formula was not understood": "mjx-merror, [data-mjx-error]",
+            "a widget was not drawn": ".jp-OutputArea-output:has-text('Error displaying widget')",
+        }.items():
+            found = page.locator(selector)
+            assert not found.count(), f"{trouble}: {found.first.inner_text()[:500]}"
+        missing = "list => list.filter(p => p.complete && !p.naturalWidth).map(p => p.alt || p.src.slice(0, 80))"
+        assert not (lost := page.locator("img").evaluate_all(missing)), f"pictures are missing: {lost}"
+        # Wide pictures shrink; nothing shall have to be scrolled sideways.
+        wide = page.locator(".jp-OutputArea-output, .jp-RenderedMarkdown").evaluate_all(
+            "list => list.filter(o => o.scrollWidth > o.clientWidth + 2)"
+            ".map(o => [o.scrollWidth, o.clientWidth, o.innerText.slice(0, 80)])")
+        assert not wide, f"wider than the page: {wide}"
+
+    def check_is_seen(self):
+        """Text, code and a figure can be scrolled to, and then stand within the window."""
+        for thing in (".jp-RenderedMarkdown p", ".cm-content", ".jp-OutputArea-output img"):
+            seen = self.page.locator(f"{WHOLE} {thing}:visible").first    # a film has hidden frames
+            seen.scroll_into_view_if_needed()
+            box = seen.bounding_box()
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= WIDE, f"{thing} is not within the window: {box}"
+            assert box["width"] * box["height"] > 500, f"nothing is seen of {thing}: {box}"
+
+    def width(self):
+        return self.page.locator(WHOLE).bounding_box()["width"]
+
+    # looking and moving
+
+    def areas(self, selector):
+        """The output areas of cells that have such a thing."""
+        areas = self.page.locator(OUTPUT).filter(has=self.page.locator(selector))
+        return [areas.nth(k) for k in range(areas.count())]
+
+    def look(self, area):
+        """Which pictures an area shows, as text to be compared; None while they are being replaced."""
+        return area.evaluate(LOOK)
+
+    def rest(self, what):
+        """Wait until the kernel has nothing to do. What a move asks of it may be on its way for a moment."""
+        self.page.wait_for_timeout(150)
+        self.wait(self.idle, MOVE, f"the kernel is idle after {what}")
+
+    def changed(self, area, action, what):
+        """Do it, and see that the pictures of the area change."""
+        before = self.look(area)
+        action()
+        self.wait(lambda: self.look(area) not in (None, before), self.patience, f"another picture after {what}")
+        self.rest(what)
+
+    def shoot(self, what, name):
+        what.screenshot(path=self.shots / f"{self.name}_{name}.png")
+
+    def shoot_all(self, name=""):
+        """The whole notebook, one windowful after the other."""
+        window = self.page.locator(f"{WHOLE} .jp-WindowedPanel-outer")
+        whole, part = window.evaluate("w => [w.scrollHeight - w.clientHeight + 40, w.clientHeight - 40]")
+        for k in range(-(-whole // part)):
+            window.evaluate("(w, to) => w.scrollTo(0, to)", k * part)
+            self.page.wait_for_timeout(200)
+            self.shoot(window, f"{name}{k + 1:02}")

@@ -1,0 +1,199 @@
+"""Move what can be moved, by mouse and by keyboard, and see another picture after each move."""
+
+import re
+
+# Each kind of control, and what in an output would be one. The first that fits takes all that is inside of it.
+PLAYER, PLAY = ".dl-player", ".widget-play"
+SLIDER, MENU, BUTTON, TEXT = ".noUi-handle", "select", "button.jupyter-button", ".widget-text input"
+HOLDS = f"{SLIDER}, button, select, input, textarea"    # anything that a hand could take hold of
+
+
+def move_all(lesson):
+    """Every control in every output. Returns how many there were of each kind."""
+    counts = {}
+    for n, area in enumerate(lesson.areas(HOLDS), 1):
+        area.scroll_into_view_if_needed()
+        known = 0
+        for kind, move in MOVERS.items():
+            controls = area.locator(kind)
+            for k in range(controls.count()):
+                inside = f":is({PLAYER}, {PLAY}) *"
+                if kind == BUTTON and controls.nth(k).evaluate("(e, inside) => e.matches(inside)", inside):
+                    continue
+                known += 1 if kind not in (PLAYER, PLAY) else controls.nth(k).locator(HOLDS).count()
+                counts[kind] = counts.get(kind, 0) + 1
+                move(Hand(lesson, area, f"{n}{move.__name__}{k + 1}"), controls.nth(k))
+        there = area.locator(HOLDS)
+        assert known == there.count(), ("nobody knows how to move one of these:\n"
+                                        + "\n".join(there.evaluate_all("list => list.map(e => e.outerHTML)")))
+    return counts
+
+
+class Hand:
+    """A hand on one control: what it does must change the pictures of the area."""
+
+    def __init__(self, lesson, area, name):
+        self.lesson, self.area, self.name = lesson, area, name
+        self.mouse, self.keyboard = lesson.page.mouse, lesson.page.keyboard
+
+    def must_change(self, action, what):
+        self.lesson.changed(self.area, action, f"{what} ({self.name})")
+
+    def rest(self, what):
+        self.lesson.rest(f"{what} ({self.name})")
+
+    def shoot(self, what):
+        self.lesson.shoot(self.area, f"widget{self.name}_{what}")
+
+    def press(self, element, *keys):
+        element.focus()
+        for key in keys:
+            self.keyboard.press(key)
+            self.lesson.page.wait_for_timeout(100)
+
+
+def slider(hand, handle):
+    """Drag it, press an arrow, jump to the farther end, and write the number that it began with."""
+    track = handle.locator("xpath=../..")       # handle, origin, base
+    start = handle.get_attribute("aria-valuetext")
+    now, low, high = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", "min", "max"))
+    upright = handle.get_attribute("aria-orientation") == "vertical"
+
+    def drag(share):
+        handle.scroll_into_view_if_needed()
+        grip, base = handle.bounding_box(), track.bounding_box()
+        x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+        to = (x, base["y"] + base["height"] * (1 - share)) if upright else (base["x"] + base["width"] * share, y)
+        hand.mouse.move(x, y)
+        hand.mouse.down()
+        hand.mouse.move(*to, steps=12)
+        hand.mouse.up()
+
+    right = now < (low + high) / 2
+    hand.must_change(lambda: drag(0.7 if right else 0.3), "dragging a slider")
+    hand.shoot("mouse")
+    # One step of a fine slider may move no pixel, so the arrow is pressed a few times.
+    hand.must_change(lambda: hand.press(handle, *["ArrowLeft" if right else "ArrowRight"] * 3), "an arrow key")
+    hand.must_change(lambda: hand.press(handle, "Home" if right else "End"), "the key Home or End")
+    hand.shoot("keyboard")
+    readout = handle.locator("xpath=ancestor::*[contains(@class, 'widget-slider')]").locator(".widget-readout")
+    if readout.count() == 1 and handle.get_attribute("aria-valuetext") != start:
+
+        def write():
+            readout.click()
+            hand.keyboard.press("ControlOrMeta+a")
+            hand.keyboard.type(start)
+            hand.keyboard.press("Enter")
+
+        hand.must_change(write, f"writing {start} beside the slider")
+        assert handle.get_attribute("aria-valuetext") == start
+
+
+def menu(hand, select):
+    """Open it by mouse, then by keyboard, take a neighbour each time, and go back."""
+    # The open list is no part of the page, so it is always a key that chooses from it. Unopened, the arrow keys
+    # are JupyterLab's own and go to the next cell.
+    start = select.evaluate("menu => menu.selectedIndex")
+    last = select.locator("option").count() - 1
+
+    def take(opened):
+        down = select.evaluate("menu => menu.selectedIndex") < last
+        opened()
+        hand.lesson.page.wait_for_timeout(300)
+        hand.keyboard.press("ArrowDown" if down else "ArrowUp")
+        hand.keyboard.press("Enter")
+
+    hand.must_change(lambda: take(select.click), "a menu opened by mouse")
+    hand.shoot("mouse")
+    hand.must_change(lambda: take(lambda: hand.press(select, "Space")), "a menu opened by keyboard")
+    hand.shoot("keyboard")
+    if select.evaluate("menu => menu.selectedIndex") != start:
+        hand.must_change(lambda: select.select_option(index=start), "the menu's first choice again")
+
+
+def player(hand, film):
+    """The film player of this course: a button and a slider that need no kernel."""
+    button, frame = film.locator("button"), film.locator("input[type=range]")
+    first, last = frame.get_attribute("min"), frame.get_attribute("max")
+
+    def play_and_stop(start):
+        start()
+        hand.lesson.wait(lambda: "stop" in button.inner_text(), 10, "the film plays")
+        hand.lesson.page.wait_for_timeout(1000)
+        button.click()
+        if "stop" in button.inner_text():       # it had come to its end by itself, and we began again
+            button.click()
+
+    def drag():
+        frame.scroll_into_view_if_needed()
+        box = frame.bounding_box()
+        y, now = box["y"] + box["height"] / 2, float(frame.input_value())
+        at = 0.02 + 0.96 * now / float(last)
+        hand.mouse.move(box["x"] + box["width"] * at, y)
+        hand.mouse.down()
+        hand.mouse.move(box["x"] + box["width"] * (0.75 if at < 0.5 else 0.25), y, steps=12)
+        hand.mouse.up()
+
+    hand.must_change(lambda: play_and_stop(button.click), "the play button")
+    hand.must_change(drag, "dragging the film's slider")
+    hand.shoot("mouse")
+    to, from_there = ("Home", "ArrowRight") if frame.input_value() != first else ("End", "ArrowLeft")
+    hand.must_change(lambda: hand.press(frame, to), f"the key {to} on the film")
+    hand.must_change(lambda: hand.press(frame, from_there), f"the key {from_there} on the film")
+    hand.must_change(lambda: play_and_stop(lambda: hand.press(button, "Space")), "the play button by keyboard")
+    hand.shoot("keyboard")
+
+
+def play(hand, buttons):
+    """The play button of ipywidgets: play and pause, by mouse and by keyboard, then back to the first step."""
+    playing, back, again = (buttons.locator("button").nth(k) for k in range(3))
+
+    def runs():
+        return playing.locator(".fa-pause").count() > 0
+
+    def play_and_pause(toggle):
+        toggle()
+        before = hand.lesson.look(hand.area)
+        hand.lesson.wait(lambda: hand.lesson.look(hand.area) not in (None, before), 30, "the steps go on")
+        toggle()
+        hand.lesson.wait(lambda: not runs(), 10, "it pauses")
+
+    hand.must_change(lambda: play_and_pause(playing.click), "the play button")
+    hand.shoot("mouse")
+    hand.must_change(lambda: play_and_pause(lambda: hand.press(playing, "Space")), "the play button by keyboard")
+    hand.shoot("keyboard")
+    hand.must_change(back.click, "the button back to the first step")
+    for _ in range(2):      # whether it begins anew at its end
+        again.click()
+    hand.rest("the button that repeats")
+
+
+def button(hand, button):
+    hand.must_change(button.click, "a button")
+    hand.shoot("mouse")
+    hand.must_change(lambda: hand.press(button, "Space"), "a button by keyboard")
+    hand.shoot("keyboard")
+
+
+def text(hand, field):
+    """Put the mouse in, write something else, and write again what stood there."""
+    before = field.input_value()
+    # Another number; or a word less; or, where nothing stands, a word that stands beside it: words that it may know.
+    if re.fullmatch(r"-?[\d.]+", before):
+        other = f"{float(before) + 1:g}"
+    else:
+        beside = hand.area.locator(TEXT).first.input_value().split() or ["something"]
+        other = " ".join(before.split()[:-1]) or beside[-1]
+
+    def write(words):
+        field.click()
+        hand.press(field, "ControlOrMeta+a", "Backspace")
+        hand.keyboard.type(words)
+        hand.keyboard.press("Enter")
+
+    hand.must_change(lambda: write(other), f"writing {other!r}")
+    hand.shoot("keyboard")
+    hand.must_change(lambda: write(before), f"writing {before!r}")
+
+
+MOVERS = {PLAYER: player, PLAY: play, SLIDER: slider, MENU: menu, BUTTON: button, TEXT: text}
