@@ -6,7 +6,7 @@ import time
 from wire import Ears
 
 WIDE, HIGH = 1280, 1500      # screen pixels of the window
-CELL = 300                   # seconds that one cell may take
+CELL = 600                   # seconds that one cell may take: a busy machine is slow
 MOVE = 60                    # seconds until a moved widget must show another picture
 WHOLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 OUTPUT = f"{WHOLE} .jp-Cell-outputArea"
