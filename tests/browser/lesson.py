@@ -118,7 +118,7 @@ class Lesson:
 
     def check_is_seen(self):
         """Text, code and a figure can be scrolled to, and then stand within the window."""
-        for thing in (".jp-RenderedMarkdown p", ".cm-content", ".jp-OutputArea-output img"):
+        for thing in (".jp-RenderedMarkdown p", ".cm-editor", ".jp-OutputArea-output img"):
             seen = self.page.locator(f"{WHOLE} {thing}:visible").first    # a film has hidden frames
             seen.scroll_into_view_if_needed()
             box = seen.bounding_box()
