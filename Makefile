@@ -1,8 +1,11 @@
 # make lab            set up and open JupyterLab on the notebooks
 # make test           set up and run all tests
 # make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
+# make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
+# make links REPO=owner/name [BRANCH=main]
+#                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make bench          set up and measure speed on this machine
 # make clean          remove what the tools left behind (not .venv, not your data)
 #
@@ -16,7 +19,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-browser run solutions bench clean
+.PHONY: help lab test test-browser test-colab run solutions links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -63,6 +66,17 @@ solutions: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	"$(PY)" tools/benchmark.py $(ARGS)
+
+# Only a REPO of the command line counts; an empty one takes the links out again.
+links:
+	@"$(PYTHON)" tools/links.py $(if $(filter command,$(origin REPO)),--repo '$(REPO)') \
+	  $(if $(filter command,$(origin BRANCH)),--branch '$(BRANCH)')
+
+.venv-colab/.like-colab: tests/colab/requirements.txt tests/colab/build
+	tests/colab/build .venv-colab "$(PYTHON)"
+
+test-colab: .venv-colab/.like-colab
+	.venv-colab/bin/python tests/colab_runner.py --out build/colab $(or $(ARGS),notebooks/*.ipynb)
 
 clean:
 	rm -rf build docs/_build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -171,8 +171,8 @@ def build_parser():
 
     p = command("captions", "Count how far the captions of critters, which the network learns from, can be trusted.")
     p.add_argument("caption", nargs="?", help="also: what do the pictures show that have a caption which says this?")
-    p.add_argument("--count", type=number(int, 1), default=100_000,
-                   help="so many of the training set's captions (default: all 100,000)")
+    p.add_argument("--count", type=number(int, 1), default=200_000,
+                   help="so many of the training set's captions (default: all 200,000)")
 
     p = command("grade", "Judge the exercises in a folder of notebooks, and write a table (CSV). "
                          "Learners' functions run in processes of their own.")

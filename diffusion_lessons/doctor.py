@@ -60,21 +60,11 @@ def look_at_software():
 
 
 def look_at_machine():
-    device = runtime.device()
     print("\nMachine")
     print(f"  {'system':<12} {platform.system()} {platform.release()}, {platform.machine()}")
-    print(f"  {'device':<12} {describe(device)}")
+    print(f"  {'device':<12} {runtime.name(runtime.device())}")
     print(f"  {'CPU':<12} {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     print(f"  {'memory':<12} {main_memory()}")
-
-
-def describe(device):
-    if device.type == "cuda":
-        card = torch.cuda.get_device_properties(device)
-        return f"cuda: {card.name}, {card.total_memory / 2**30:.1f} GiB"
-    if device.type == "mps":
-        return "mps: the GPU of an Apple chip, which shares the main memory"
-    return "cpu (no GPU found; lessons 00 to 06 need none)"
 
 
 def main_memory():

@@ -17,6 +17,26 @@ def device():
     return torch.device("cpu")
 
 
+def name(device):
+    """What the device is, in words, like "cuda: Tesla T4, 14.6 GiB"."""
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        return f"cuda: {card.name}, {card.total_memory / 2**30:.1f} GiB"
+    if device.type == "mps":
+        return "mps: the GPU of an Apple chip, which shares the main memory"
+    return "cpu (no GPU found; the lessons need none)"
+
+
+def describe(chosen=None):
+    """For the reader of a notebook: what the device is, and what changes on another one."""
+    chosen = chosen or device()
+    faster = "Training would be faster on a GPU" if chosen.type == "cpu" else "Training is faster than on the CPU"
+    return (f"Device: {name(chosen)}.\n"
+            f"{faster}, with slightly other results, because its noise is drawn on the device.\n"
+            "Sampling draws its noise on the CPU: the same seed starts from the same noise on every device,\n"
+            "and the pictures differ by rounding alone.")
+
+
 @contextlib.contextmanager
 def atomic_write(path):
     """Yield a scratch path beside `path`, and move it there only when the block ends well.
@@ -31,7 +51,8 @@ def atomic_write(path):
         yield Path(scratch)
         with open(scratch, "r+b") as f:   # Windows syncs only what may be written
             os.fsync(f.fileno())
-        os.chmod(scratch, 0o644)
+        with contextlib.suppress(OSError):   # a mounted drive may know no permissions
+            os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class PictureNoise:
 
     def __call__(self, shape):
         """Fresh noise of the given shape for every picture: (C, H, W) -> (count, C, H, W) float32."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+        return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in self.generators])
 
 
 def timesteps(T, steps):

@@ -84,11 +84,11 @@ def indent(text):
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def kernel_environment(folder):
-    """The environment of the kernel: no network, no user's settings, the package importable."""
+def kernel_environment(folder, importable=(TESTS.parent,)):
+    """The environment of the kernel: no network, no user's settings, what lies in these folders importable."""
     environment = dict(os.environ)
     # A folder with a sitecustomize.py, so that the block also holds in processes that a notebook starts.
-    paths = [str(TESTS / "no_network"), str(TESTS.parent), environment.get("PYTHONPATH", "")]
+    paths = [str(TESTS / "no_network"), *map(str, importable), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     # curl, git and pip do not go through Python's sockets: point them at a proxy that nobody runs.
     for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy"):
@@ -99,10 +99,11 @@ def kernel_environment(folder):
     return environment
 
 
-def run_notebook(path, timeout=600, out=None, move_widgets=True):
+def run_notebook(path, timeout=600, out=None, move_widgets=True, importable=(TESTS.parent,)):
     """Run one notebook in a copy, in a folder of its own, and return its Report.
 
-    timeout: seconds that one cell may take;  out: a folder for the executed copy, or None.
+    timeout: seconds that one cell may take;  out: a folder for the executed copy, or None;
+    importable: folders that its imports may come from: the course's own, as a rule.
     """
     path = Path(path)
     report = Report(path)
@@ -111,7 +112,7 @@ def run_notebook(path, timeout=600, out=None, move_widgets=True):
         resources = {"metadata": {"path": folder}}
         client = WatchingClient(nb, timeout=timeout, kernel_name="python3", resources=resources)
         client.reset_execution_trackers()
-        environment = kernel_environment(folder)
+        environment = kernel_environment(folder, importable)
         said = Path(folder) / ".kernel-stderr"  # what the kernel's process says itself
         try:
             with said.open("wb") as stderr, client.setup_kernel(env=environment, stderr=stderr):

@@ -5,7 +5,6 @@ import base64
 import io
 import itertools
 import re
-import sys
 import time
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -37,7 +36,6 @@ from diffusion_lessons.classroom import (
     walk_slider,
 )
 from diffusion_lessons.classroom.animation import tile
-from diffusion_lessons.classroom.colab import FIRST_CELL
 from diffusion_lessons.classroom.instant import Histogram, picture_bytes
 from diffusion_lessons.classroom.style import LINES, Drawing, png_of
 from diffusion_lessons.forward import add_noise, from_x0
@@ -561,11 +559,3 @@ def test_a_failing_callback_is_seen_and_heard(digits):
     with pytest.raises(RuntimeError, match="out of <luck>"):
         parts(widget, ipywidgets.IntSlider)[0].value = 7
     assert "RuntimeError: out of &lt;luck&gt;" in parts(widget, ipywidgets.HTML)[-1].value
-
-
-def test_the_first_cell_is_silent_here_and_says_what_to_do_elsewhere(monkeypatch, capsys):
-    exec(FIRST_CELL, {})
-    assert capsys.readouterr().out == ""
-    monkeypatch.setitem(sys.modules, "diffusion_lessons", None)      # as where the package is missing
-    with pytest.raises(SystemExit, match="(?s)make lab.*%pip install git"):
-        exec(FIRST_CELL, {})

@@ -201,6 +201,7 @@ def test_other_trouble_is_said_in_plain_words():
     assert "add_noise(x0, t, eps, schedule)" in words_for("2.1", lambda x0, t: x0)
     assert "by its name" in words_for("2.1", torch.zeros(3))
     assert "one tensor" in words_for("2.1", lambda *args: {"x": 1})
+    assert "one tensor" in words_for("2.1", lambda *args: 10**400)
     assert "shape (4, 6, 5)" in words_for("2.1", lambda *args: args[0][:, 0])
     assert "NaN" in words_for("2.1", lambda *args: args[0] / 0 * 0)
     assert "is a Prediction of shape (2, 4, 3, 6, 5)" in words_for("3.1", forward.from_eps)

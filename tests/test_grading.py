@@ -89,7 +89,7 @@ WRONG = {
     "2.5": ("f = torch.zeros(3)\ndef g(x): return f(x)\nf = 3", "this is a int"),
     "3.1": ("def f(eps, x_t, t, schedule):\n    return schedule.alpha_bar[t].sqrt() * x_t", "(B, 1, 1, 1)"),
     "3.2": (REFERENCES["3.2"].replace(".mean()", ".mean().item()"), ".item()"),
-    "3.4": ("def f(x0, eps, t, schedule):\n    velocity(x0, eps, t, schedule)", "name 'velocity' is not defined"),
+    "3.6": ("def f(x0, eps, t, schedule):\n    velocity(x0, eps, t, schedule)", "name 'velocity' is not defined"),
     "4.1": ("def f(x_t, t, s, prediction, schedule):\n    return prediction", "a Prediction of shape (2, 4, 3, 6, 5)"),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    return add_noise(x_s, 10**6, eps, schedule)", "it raised"),
     "4.5": ("def f(x0, strength, eps, schedule):\n    return x0 + torch.randn_like(x0)", "another result each time"),
@@ -142,7 +142,7 @@ def test_the_command_writes_a_table_and_passes_over_broken_notebooks(tmp_path, c
     said = capsys.readouterr().out
     assert "ann     0 of 6\n" in said
     assert "dora    0 of 0   (1 notebook without exercises)" in said
-    assert "13 rows written to" in said
+    assert "15 rows written to" in said
 
 
 def test_a_folder_with_nothing_to_grade_is_said_plainly(tmp_path, capsys):
@@ -263,7 +263,7 @@ ATTACKS = {
     "2.4": (IN_MEMORY, "it raised LookupError: nowhere"),
     "2.5": (PATCHES, "the numbers differ"),
     "3.3": ("def f(t, width, T):\n    return torch.ones(1).expand(2 ** 40)", "too large"),
-    "3.4": ("def f(x0, eps, t, schedule):\n    return kept(x0, t, eps, schedule)", "it raised"),
+    "3.6": ("def f(x0, eps, t, schedule):\n    return kept(x0, t, eps, schedule)", "it raised"),
     "4.1": (PROCESSES, "the numbers differ"),
     "4.2": (UNDO, ""),
     "4.3": (NEIGHBOUR, "it raised FileNotFoundError"),

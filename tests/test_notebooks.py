@@ -1,6 +1,7 @@
 """Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -26,7 +27,7 @@ def code_cells(nb):
 
 def plain_python(source):
     """The cell without the lines that only a notebook understands (%magic, !command)."""
-    return "\n".join("pass" if line.lstrip()[:1] in ("%", "!") else line for line in source.splitlines())
+    return re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE)
 
 
 def test_there_are_notebooks():

@@ -1,4 +1,5 @@
-"""Draw docs/results.png, the picture in the README: the loop at work, and what the shipped networks drew.
+"""Draw the README's pictures from shipped weights: docs/results.png, the loop at work and what the networks draw, and
+docs/lessons.png, a strip from each lesson.
 
     python tools/results_picture.py
 """
@@ -6,22 +7,23 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from diffusion_lessons import generation, prompted, samplers, weights
+from diffusion_lessons import datasets, forward, generation, prompted, samplers, schedules, weights
 from diffusion_lessons.guidance import Guided
+from diffusion_lessons.samplers import PictureNoise
 
-OUT = Path(__file__).resolve().parent.parent / "docs" / "results.png"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHOWN = (0, 5, 10, 15, 20, 30, 49)      # which of the 50 steps the film shows
 PROMPT = "an orange owl in a top hat at the beach"
+SCALES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
-def main():
-    denoiser, card = weights.load_denoiser("critters"), weights.card("critters")
-    tokenizer = generation.tokenizer(card)
+def results(denoiser, card, tokenizer):
+    """The loop at work; many pictures that were asked for by sentences, and by digits."""
     guided = Guided(denoiser, tokenizer(PROMPT), card["w"])
-    noise = samplers.PictureNoise(0, 1)((3, 32, 32))
-    steps = list(samplers.sample(guided, noise, denoiser.schedule, clip=True))
+    steps = list(samplers.sample(guided, PictureNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
     rows = prompted.some_of(prompted.combinations(), 40, seed=0)
     critters = prompted.drawn(denoiser, tokenizer, rows, card["w"], seed=0)
     digits = generation.draw(weights.load_denoiser("digits"), torch.arange(40) // 4, (1, 28, 28),
@@ -41,9 +43,56 @@ def main():
     middle.suptitle("Asked for by sentences, drawn by the shipped network", fontsize=15)
     show(bottom.subplots(), sheet(digits.reshape(10, 4, 1, 28, 28).transpose(0, 1).flatten(0, 1), 20))
     bottom.suptitle("Asked for by digits", fontsize=15)
-    OUT.parent.mkdir(exist_ok=True)
-    figure.savefig(OUT)
-    print(OUT)
+    return figure
+
+
+def lessons(denoiser, tokenizer):
+    """A strip of pictures from each lesson."""
+    def drawn(prompts, w, noise):
+        asked = Guided(denoiser, tokenizer(prompts), w)
+        return samplers.finish(samplers.sample(asked, noise, denoiser.schedule, clip=True))
+
+    z = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        healthy, collapsed = weights.load_generator("gan_healthy")(z), weights.load_generator("gan_collapsed")(z[:, :4])
+    strips = {"01  Of two generators, one\nmakes the same few things": torch.cat([healthy, collapsed])}
+
+    rabbit, linear = datasets.rabbit(64)[None], schedules.linear(1000)
+    times = torch.tensor([0, 20, 50, 100, 150, 200, 300, 500, 1000])
+    eps = torch.randn(9, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    strips["02  A rabbit becomes noise"] = forward.add_noise(rabbit.expand(9, -1, -1, -1), times, eps, linear)
+
+    digits = weights.load_denoiser("digits")
+    outline = -torch.ones(9, 1, 28, 28)
+    at = (datasets.rabbit_outline(4000) * 5 + 14).long()
+    outline[:, 0, 27 - at[:, 1], at[:, 0]] = 1.0
+    labels = torch.arange(1, 10)
+    x = samplers.finish(samplers.sample(Guided(digits, labels), PictureNoise(0, 9)((1, 28, 28)), digits.schedule, 20,
+                                        clip=True))
+    t = torch.full((9,), 700)
+    x_t = forward.add_noise(x, t, PictureNoise(1, 9)((1, 28, 28)), digits.schedule)
+    with torch.no_grad():
+        guess = digits(x_t, t, labels).x0
+    strips["03  The noise, taken away\nin one guess"] = torch.cat([x_t / 2, guess])
+    begun = samplers.img2img(Guided(digits, labels), outline, digits.schedule, 0.7, PictureNoise(14, 9), 20)
+    strips["04  The outline of a rabbit,\nasked to be 1 to 9"] = samplers.finish(begun)
+
+    one = PictureNoise(5, 1)((3, 32, 32)).expand(9, -1, -1, -1)
+    words = ("green", "red", "blue", "yellow", "purple")
+    strips["05  One word changed:\nthe colour, then the animal"] = drawn(
+        [f"a {word} muppet in a top hat in the snow" for word in words]
+        + [f"a purple {word} in a top hat in the snow" for word in ("frog", "rabbit", "cat", "owl")], 4.0, one)
+    noise = PictureNoise(2, 1)((3, 32, 32))
+    strips["06  \"A muppet cooking\",\nw from 0 to 16"] = torch.cat(
+        [drawn("a muppet cooking in the kitchen", w, noise) for w in SCALES])
+
+    figure = Figure(figsize=(11, 9.6), layout="constrained", dpi=110)
+    heights = [len(x) / 9 for x in strips.values()]
+    for ax, (name, x) in zip(figure.subplots(len(strips), 1, height_ratios=heights), strips.items(), strict=True):
+        x = F.interpolate(x.clamp(-1, 1), 128, mode="nearest")
+        show(ax, sheet(F.pad(x, (3, 3, 3, 3), value=1.0), 9))
+        ax.set_ylabel(name, fontsize=13, rotation=0, ha="right", va="center", labelpad=12)
+    return figure
 
 
 def sheet(x, across):
@@ -58,6 +107,14 @@ def show(axis, x):
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)
+
+
+def main():
+    denoiser, card = weights.load_denoiser("critters"), weights.card("critters")
+    tokenizer = generation.tokenizer(card)
+    for name, figure in (("results", results(denoiser, card, tokenizer)), ("lessons", lessons(denoiser, tokenizer))):
+        figure.savefig(DOCS / f"{name}.png")
+        print(DOCS / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -206,12 +206,13 @@ def _with_critter(pictures, scenes, name, x, y):
     """Paint the critters of one kind, with what they carry, into their places."""
     u, prop = _numbers(scenes), scenes.prop[:, None, None]
     on_stilts = prop == PROPS.index("stilts")
-    scale = torch.where(on_stilts, .80, .95) + .14 * u(10)
+    scale = .80 + .25 * u(10)    # as the height below, alike for all: a critter on stilts must be new in that alone
     side = torch.where(u(11) < .5, -1., 1.)
     beside = (prop == PROPS.index("balloon")) | (prop == PROPS.index("cooking"))    # these need room on one side
     left = torch.where(beside, side * (-.28 + .14 * u(12)), .6 * u(12) - .3)
-    length = torch.where(on_stilts, .42 + .12 * u(13), 0.)
-    up = (y + .84 - .14 * u(14) - length) / scale
+    length = torch.where(on_stilts, .36 + .16 * u(13), 0.)
+    ground = torch.where(on_stilts, -.86 + .10 * u(14), -.84 + .32 * u(14))
+    up = (y - ground - length) / scale
     place = ((x - left) / scale * side - (.12 * u(15) - .06) * up, up)
     coat = pictures.new_tensor(list(COATS.values()))[scenes.colour]    # (n, 3)
     coat = coat * (.93 + .10 * scenes.chance[:, 16:17]) + .05 * (scenes.chance[:, 17:20] - .5)

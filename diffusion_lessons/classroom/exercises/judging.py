@@ -189,7 +189,7 @@ def unusable(result, used, case):
         return "the function gives nothing back. Does it end in a return?"
     try:
         as_numbers(result)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return f"the result should be numbers, in one tensor, not a {type(result).__name__}."
     if any(isinstance(a, torch.Tensor) and not torch.equal(a, b) for a, b in zip(used, case)):
         return ("the function writes into its own input (as x += ... and x.mul_() do). The caller still needs "

@@ -175,7 +175,7 @@ def v_of(x0, eps, t, schedule):
 
 
 VELOCITY = Exercise(
-    "3.4", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, reference=v_of, shows=[forward.velocity],
+    "3.6", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, reference=v_of, shows=[forward.velocity],
     praise="right: at t = 0 it is eps, at t = T it is -x0, and in between a bit of both.",
     hints=["The same two factors as in the jump, but they change places and one gets a minus.",
            "v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0"],
@@ -384,7 +384,7 @@ def mended_rows(t, width, T):
 
 
 MENDED = Exercise(
-    "3.6", "mended_rows(t, width, T)", draw_rows, woven(fill_columns), reference=mended_rows,
+    "3.4", "mended_rows(t, width, T)", draw_rows, woven(fill_columns), reference=mended_rows,
     others=(time_embedding,),
     remark="The package's own joins all sines and all cosines instead of weaving them. To a network it is the same.",
     praise="mended: the same t gets the same row, wherever in the batch it stands.",
@@ -405,4 +405,4 @@ MENDED = Exercise(
          "the axes have changed places: one row per picture, (B, width)."),
     ])
 
-EXERCISES = [X0_HAT, LOSS, TIME, VELOCITY, BY_T, MENDED]
+EXERCISES = [X0_HAT, LOSS, TIME, MENDED, BY_T, VELOCITY]
