@@ -61,7 +61,7 @@ class Lab:
 
 
 @contextmanager
-def running_lab(folder, timeout=180):
+def running_lab(folder, timeout=240):
     """JupyterLab on loopback, with settings and records of its own: nobody's are read, nobody's are changed."""
     folder = Path(folder)
     work = folder / "notebooks"

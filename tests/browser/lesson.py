@@ -6,7 +6,8 @@ import time
 from wire import Ears
 
 WIDE, HIGH = 1280, 1500      # screen pixels of the window
-CELL = 300                   # seconds that one cell may take
+START = 240                  # seconds until JupyterLab has loaded, and its kernel is there
+CELL = 600                   # seconds that one cell may take: a busy machine is slow
 MOVE = 60                    # seconds until a moved widget must show another picture
 WHOLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 OUTPUT = f"{WHOLE} .jp-Cell-outputArea"
@@ -34,7 +35,7 @@ class Lesson:
         self.patience = MOVE
         shots.mkdir(parents=True, exist_ok=True)
         page.set_viewport_size({"width": WIDE, "height": HIGH})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(START * 1000)
 
     def check(self):
         assert not self.ears.troubles, "\n\n".join(self.ears.troubles)
@@ -52,8 +53,8 @@ class Lesson:
 
     def open(self):
         self.page.goto(self.lab.url(f"{self.name}.ipynb"))
-        self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
+        self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for()
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         self.check()
 
     def command(self, menu, command):
@@ -118,7 +119,7 @@ class Lesson:
 
     def check_is_seen(self):
         """Text, code and a figure can be scrolled to, and then stand within the window."""
-        for thing in (".jp-RenderedMarkdown p", ".cm-content", ".jp-OutputArea-output img"):
+        for thing in (".jp-RenderedMarkdown p", ".cm-editor", ".jp-OutputArea-output img"):
             seen = self.page.locator(f"{WHOLE} {thing}:visible").first    # a film has hidden frames
             seen.scroll_into_view_if_needed()
             box = seen.bounding_box()
