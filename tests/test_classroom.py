@@ -407,25 +407,27 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     widget = prompt_lab(denoiser, tokenizer, w=2.0, steps=2)
     menus, (image, looked) = parts(widget, ipywidgets.Dropdown), parts(widget, ipywidgets.Image)
     (prompt, away), (strength,) = parts(widget, ipywidgets.Text), parts(widget, ipywidgets.FloatSlider)
-    (seed,), words = parts(widget, ipywidgets.IntSlider), parts(widget, ipywidgets.HTML)[-1]
+    (seed, steps), words = parts(widget, ipywidgets.IntSlider), parts(widget, ipywidgets.HTML)[-1]
+    assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
     x = generation.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
     assert image.value == picture_bytes(x)
     seen = {image.value}
-    for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3)):
+    for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),
+                         (steps, 3)):
         mover.value = value
         seen.add(image.value)
-    assert len(seen) == 6
+    assert len(seen) == 7
     steered = Guided(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
-    x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 2, clip=True))
+    x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
     assert image.value == picture_bytes(x)
     drawn, maps = len(passes), set()
     for word in ("a", "red", "cat"):
         menus[-1].value = word
         maps.add(looked.value)
     assert len(maps) == 3
-    seed.value = 0                             # seen before: comes at once
-    seed.value = 3
+    steps.value = 2                            # seen before: comes at once
+    steps.value = 3
     assert len(passes) == drawn
     prompt.value = "a blue <dragn>"            # nonsense: it says so, and goes on
     assert "dragn" in words.value

@@ -212,10 +212,10 @@ def brush(denoiser, schedule, shape, steps=20, seed=0):
     return _assemble([across, down, width, turn, ink], pictures, words, draw, slow=True)
 
 
-def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
+def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0):
     """Write a sentence (or build one from menus), choose how strongly to insist on it and what to keep away from.
 
-    denoiser: one that reads;  tokenizer: its own;  w: guidance scale to begin with;  steps: of the loop, few are quick
+    denoiser: one that reads;  tokenizer: its own;  w, steps, seed: to begin with; few steps of the loop are quick
     Beside the picture: where it looked for a word of the sentence, half way through the loop.
     """
     says = {"subject": critters.SUBJECTS[:-1], "colour": list(critters.COATS), "prop": critters.PROPS[1:],
@@ -228,13 +228,14 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
     wide = widgets.Layout(width="620px")
     sentence, away = (widgets.Text(value=text, description=name, layout=wide, continuous_update=False,
                                    placeholder="nothing")
-                      for name, text in (("prompt", prompt or built()), ("not this", "")))
+                      for name, text in (("prompt", built()), ("not this", "")))
     strength, number = _slider("w", 0.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
-    word = _menu("look for", tokenizer.split(sentence.value))
+    turns, chosen = _slider("steps", 2, 50, steps), tokenizer.split(sentence.value)
+    word = _menu("look for", chosen, chosen[2])        # "a green frog ...": the animal
     picture, looked, words, known = _empty(), _empty(), widgets.HTML(), {}
 
     @torch.no_grad()
-    def paint(text, negative, w, seed):
+    def paint(text, negative, w, seed, steps):
         tokens, other = tokenizer(text), tokenizer(negative) if negative.strip() else None
         loop = sample(Guided(denoiser, tokens, w, negative=other), PictureNoise(seed, 1)((3, 32, 32)),
                       denoiser.schedule, steps, clip=True)
@@ -246,7 +247,7 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
     def draw():
         try:
             chosen = tokenizer.split(sentence.value)
-            asked = sentence.value, away.value, strength.value, number.value
+            asked = sentence.value, away.value, strength.value, number.value, turns.value
             x, maps = _once(known, asked, lambda: paint(*asked))
         except ValueError as error:                      # a word that it does not know, or too many of them
             words.value = large(f'<span style="color:{VERMILLION}">{error}</span>')
@@ -265,8 +266,8 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0, prompt=None):
     for menu in menus.values():
         menu.observe(take_from_menus, "value")
     row = widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap"))
-    return _assemble([sentence, away, strength, number, word], {"what it draws": picture, "where it looked": looked},
-                     words, draw, slow=True, beside=[row])
+    pictures = {"what it draws": picture, "where it looked": looked}
+    return _assemble([sentence, away, strength, number, turns, word], pictures, words, draw, slow=True, beside=[row])
 
 
 def _assemble(movers, pictures, words, draw, slow=False, beside=()):
