@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers.guiders import ClassifierFreeGuidance
 
 from diffusion_lessons.forward import Prediction, from_v
 from diffusion_lessons.guidance import Guided
@@ -43,6 +44,21 @@ def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
     for name in ("eps", "x0"):
         u, c = getattr(without, name), getattr(with_label, name)
         torch.testing.assert_close(getattr(hat, name), u + w * (c - u), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("w", [0.5, 3.0, 7.5])
+@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
+def test_guidance_is_that_of_the_pipelines_of_diffusers(w, rescale, case):
+    inner = Labelled()
+    inner.schedule = SCHEDULE
+    without, told, hat = inner(*case, None), inner(*case, Y), Guided(inner, Y, w, rescale=rescale)(*case)
+    theirs = ClassifierFreeGuidance(guidance_scale=w, guidance_rescale=rescale).forward(told.x0, without.x0).pred
+    torch.testing.assert_close(hat.x0, theirs, rtol=0, atol=1e-10)
+    if rescale == 0:
+        theirs = ClassifierFreeGuidance(guidance_scale=w).forward(told.eps, without.eps).pred
+        torch.testing.assert_close(hat.eps, theirs, rtol=0, atol=1e-12)
+        original = ClassifierFreeGuidance(guidance_scale=w - 1, use_original_formulation=True)     # our w = 1 + theirs
+        torch.testing.assert_close(hat.eps, original.forward(told.eps, without.eps).pred, rtol=0, atol=1e-12)
 
 
 def test_w_0_never_shows_the_label_and_w_1_asks_once(case):
