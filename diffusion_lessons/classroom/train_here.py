@@ -19,18 +19,17 @@ def train_here(trainer, name, folder="checkpoints"):
     trainer: a training.Trainer, or an adversarial.GanTrainer
     """
     path = Path(folder) / f"{name}-{trainer.steps}.pt"
-    began, known = time.perf_counter(), path.exists()
+    began, known, first = time.perf_counter(), path.exists(), None
     with tqdm(total=trainer.steps, desc=name, leave=False) as bar:
         def watch(step):
+            nonlocal first
             bar.update(step.step - bar.n)
-            if bar.first is None:
-                bar.first = step.step
-            if step.step == bar.first + FIRST:
+            first = first or step.step
+            if step.step == first + FIRST:
                 minutes = (time.perf_counter() - began) / (FIRST + 1) * (trainer.steps - step.step) / 60
                 bar.write(f"{name}: {'goes on' if known else 'begins'}, and will take about {minutes:.1f} minutes. "
                           "The stop button (or Ctrl-C) loses nothing.")
 
-        bar.first = None
         try:
             training.run(trainer, path, watch=watch)
         except KeyboardInterrupt:
