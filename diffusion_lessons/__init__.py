@@ -19,4 +19,4 @@ def generate(prompt, *, model=None, steps=50, guidance=None, seed=0, count=4):
     from diffusion_lessons import generation  # here, so that `import diffusion_lessons` does not wait for torch
 
     x = generation.generate(prompt, model=model, steps=steps, w=guidance, seed=seed, count=count)
-    return generation.Gallery.of(x)
+    return generation.Gallery.of(x, asked=str(prompt))

@@ -119,12 +119,12 @@ def look_at_weights():
         try:
             tensors, card = weights.load(name)
         except (ValueError, OSError) as error:
-            print(f"  {name:<18} missing or broken")
+            print(f"  {name:<23} missing or broken")
             advice.append(f"{error}" if name in weights.available() else
                           f"the weights {name!r} are missing: get them again, for instance with git checkout")
             continue
         numbers = sum(x.numel() for x in tensors.values())
         size = (weights.FOLDER / f"{name}.safetensors").stat().st_size
         about = card.get("data", "no data named")
-        print(f"  {name:<18} whole: {numbers:,} numbers, {size / 2**20:.1f} MiB; {about}")
+        print(f"  {name:<23} whole: {numbers:,} numbers, {size / 2**20:.1f} MiB; {about}")
     return advice

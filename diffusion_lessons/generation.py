@@ -1,5 +1,7 @@
 """Pictures in one call: the loop of `samplers`, run in batches, with a trained denoiser."""
 
+import base64
+import html
 import io
 import math
 import re
@@ -14,7 +16,7 @@ from diffusion_lessons.guidance import Guided
 from diffusion_lessons.models.text import Tokenizer
 
 
-def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=200, clip=True, limit=True, progress=False, **how):
+def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=100, clip=True, limit=True, progress=False, **how):
     """Sample one picture for every label or sentence in y.
 
     denoiser: a models.Denoiser;  y: (N,) labels, (N, L) tokens, or an integer N: so many pictures, nothing asked
@@ -75,18 +77,25 @@ def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=
 
 
 class Gallery(list):
-    """Images in a list; a notebook shows it as a grid."""
+    """Images in a list; a notebook shows it as a grid. asked: what they are of."""
+
+    asked = ""
 
     @classmethod
-    def of(cls, x):
+    def of(cls, x, asked=""):
         """x: (N, C, H, W) uint8, or float in [-1, 1]"""
         x = (x if x.dtype == torch.uint8 else to_uint8(x)).permute(0, 2, 3, 1).cpu().numpy()
-        return cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
+        gallery = cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
+        gallery.asked = asked
+        return gallery
 
     def __getitem__(self, which):
         """One image, or for a slice a Gallery of them."""
         chosen = super().__getitem__(which)
-        return Gallery(chosen) if isinstance(which, slice) else chosen
+        if isinstance(which, slice):
+            chosen = Gallery(chosen)
+            chosen.asked = self.asked
+        return chosen
 
     def grid(self, gap=2, zoom=4):
         """All of them in rows on one white sheet, enlarged.  -> a PIL image"""
@@ -97,9 +106,19 @@ class Gallery(list):
             sheet.paste(picture, (gap + i % across * wide, gap + i // across * high))
         return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
 
-    def _repr_png_(self):
+    def _repr_mimebundle_(self, **kwargs):
         if not self:
-            return None
+            return {}
         file = io.BytesIO()
         self.grid().save(file, "PNG")
-        return file.getvalue()
+        return shown(file.getvalue(), f"Pictures: {len(self)}" + f", of: {self.asked}" * bool(self.asked))
+
+
+def shown(png, alt):
+    """A picture as a notebook shows it, with its alternative text.  -> (data, metadata), for _repr_mimebundle_
+
+    JupyterLab takes the alternative text from HTML alone; what turns notebooks into other pages takes the PNG.
+    """
+    data = base64.b64encode(png).decode()
+    page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width:100%">'
+    return {"image/png": data, "text/html": page}, {"image/png": {"alt": alt}}

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import html
 import io
 import itertools
 import re
@@ -14,6 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -200,7 +202,8 @@ def test_a_figure_shows_itself_and_leaves_the_learners_settings_alone():
     figure = curve([1, 2], [3, 4], "x", "y")
     assert dict(matplotlib.rcParams) == before
     assert isinstance(figure, Drawing)
-    assert Image.open(io.BytesIO(figure._repr_png_()[0])).size[0] > 700
+    data = DisplayFormatter().format(figure)[0]
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size[0] > 700
     assert png_of(figure)[:4] == b"\x89PNG"
 
 
@@ -242,6 +245,7 @@ def test_the_player_holds_every_frame_and_asks_nobody_for_anything():
 def test_films_side_by_side_and_of_figures():
     x = torch.zeros(4, 1, 6, 5)
     page = Page(animate({"left": [x, x], "right": [x[0], x[0]]}).data)
+    assert [image["alt"] for image in page.all("img")] == ["left: 1 / 2", "left: 2 / 2", "right: 1 / 2", "right: 2 / 2"]
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(13, 11)] * 2 + [(6, 5)] * 2
     page = Page(animate([curve([1, 2], [3, k]) for k in range(2)]).data)
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(450, 900)] * 2
@@ -310,14 +314,14 @@ def test_the_schedule_explorer_moves(digits):
 
 
 def test_a_figure_tells_in_words_what_stands_in_it():
-    from IPython.core.formatters import DisplayFormatter
+    def alt(figure):
+        data, about = DisplayFormatter().format(figure)
+        assert f'<img alt="{html.escape(about["image/png"]["alt"])}" src="data:image/png;base64,' in data["text/html"]
+        return about["image/png"]["alt"]
 
-    formatter = DisplayFormatter(active_types=["image/png"])
-    _, about = formatter.format(curves([1, 2], {"eps": [1, 2], "x0": [2, 3]}, "t", "error", "Who errs more"))
-    alt = about["image/png"]["alt"]
-    assert all(word in alt for word in ("Who errs more", "across: t", "up: error", "eps", "x0"))
-    _, about = formatter.format(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
-    assert "x_t, t = 1, t = 2" in about["image/png"]["alt"]
+    said = alt(curves([1, 2], {"eps": [1, 2], "x0": [2, 3]}, "t", "error", 'Who errs "more"'))
+    assert all(word in said for word in ('Who errs "more"', "across: t", "up: error", "eps", "x0"))
+    assert "x_t, t = 1, t = 2" in alt(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
 
 
 def test_the_histogram_shows_how_often_a_value_occurs():

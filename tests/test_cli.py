@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and how it ends (0 well, 1 failed, 2 usage, 130 Ctrl-C)."""
 
+import base64
 import hashlib
 import io
 import json
@@ -200,14 +201,22 @@ def test_a_sentence_makes_images(desk, small_reader):
     assert np.abs(empty - none).max() <= 1                # nothing asked, nothing to insist on
 
 
+def as_seen(images):
+    """The picture in the HTML that a notebook shows, the same as its PNG."""
+    data, _ = images._repr_mimebundle_()
+    assert f'base64,{data["image/png"]}"' in data["text/html"]
+    return Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+
+
 def test_images_show_themselves_as_a_grid(desk, small_reader):
     images = generate("a frog", model=small_reader, steps=1, count=5)
-    page = Image.open(io.BytesIO(images._repr_png_()))
+    page = as_seen(images)
     assert page.size == (4 * (3 * 34 + 2), 4 * (2 * 34 + 2))
     assert (np.asarray(page)[8:136:4, 8:136:4] == np.asarray(images[0])).all()
     assert images[:0] == []
-    assert Image.open(io.BytesIO(images[1:3]._repr_png_())).size == (4 * (2 * 34 + 2), 4 * 36)
-    assert type(images)()._repr_png_() is None
+    assert as_seen(images[1:3]).size == (4 * (2 * 34 + 2), 4 * 36)
+    assert images[1:3]._repr_mimebundle_()[1]["image/png"]["alt"] == "Pictures: 2, of: a frog"
+    assert type(images)()._repr_mimebundle_() == {}
 
 
 def test_the_command_line_draws_what_the_call_draws(desk, small_reader):

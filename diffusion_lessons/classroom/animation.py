@@ -76,11 +76,13 @@ def _film(name, film, titles, start, room, width):
         size, look = wide * max(1, round(room / wide)), "image-rendering:pixelated;"
     else:
         size, look = width or wide, ""
+    name = html.escape(name)
+    said = f"{name}: " if name else ""
     images = "".join(
-        f'<img alt="{title}" src="data:image/png;base64,{data}" style="width:{size}px;max-width:100%;{look}'
+        f'<img alt="{said}{title}" src="data:image/png;base64,{data}" style="width:{size}px;max-width:100%;{look}'
         f'margin:0;display:{"block" if k == start else "none"}">'
         for k, ((data, _, _), title) in enumerate(zip(film, titles)))
-    caption = f'<div style="margin-bottom:4px">{html.escape(name)}</div>' if name else ""
+    caption = f'<div style="margin-bottom:4px">{name}</div>' if name else ""
     return f'<div class="dl-film">{caption}{images}</div>'
 
 

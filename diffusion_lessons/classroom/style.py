@@ -6,6 +6,8 @@ import io
 import matplotlib
 from matplotlib.figure import Figure
 
+from diffusion_lessons.generation import shown
+
 # Okabe & Ito's eight colours, told apart by people with any of the usual kinds of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -42,8 +44,8 @@ class Drawing(Figure):
     It is not known to pyplot, so no notebook shows it a second time and nothing has to be closed.
     """
 
-    def _repr_png_(self):
-        return png_of(self), {"alt": described(self)}
+    def _repr_mimebundle_(self, **kwargs):
+        return shown(png_of(self), described(self))
 
 
 def png_of(figure):
