@@ -30,8 +30,9 @@ RECIPES = {
         steps=28_000, batch=64, lr=1.5e-3, flip=True,
     ),
     "critters": dict(
-        labels=None, w=4.0, steps=26_000, batch=64, lr=1.2e-3, flip=False, drop_label=0.15,
-        network=dict(in_channels=3, channels=(48, 96, 160), blocks=1, text=dict(width=128, layers=2, heads=4)),
+        labels=None, w=4.0, steps=18_600, batch=64, lr=1.2e-3, flip=False, drop_label=0.15,
+        network=dict(in_channels=3, channels=(64, 144), blocks=2, attention=False,
+                     text=dict(width=128, layers=2, heads=4)),
     ),
 }  # fmt: skip
 SCENES, SCENES_SEED = 200_000, 1    # the critters of the training set

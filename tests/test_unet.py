@@ -145,7 +145,8 @@ def test_told_t_false_is_the_same_network_deaf_to_the_time(x):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("settings", [{}, {"patch": 1}, {"channels": (8, 16, 64), "patch": 1}, {"blocks": 2}])
+@pytest.mark.parametrize("settings", [{}, {"patch": 1}, {"channels": (8, 16, 64), "patch": 1}, {"blocks": 2},
+                                      {"attention": False}])
 def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(settings, x):
     net, t = unet(**settings), torch.tensor([1, 300, 700, 1000])
     together = net(x, t, Y)

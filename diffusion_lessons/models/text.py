@@ -92,8 +92,8 @@ class CausalBlock(nn.Module):
 class TextEncoder(nn.Module):
     """A GPT as in Radford et al. 2019, small, without the last layer that would guess the next word.
 
-    tokens: (B, L) int64  ->  Reading with words (B, L, D); the sentence as a whole is what stands at its END, the one
-    token that has seen all others. PAD comes after END, so nothing real ever looks at it.
+    tokens: (B, L) int64  ->  Reading with words (B, L, D); the sentence as a whole is the mean of all its tokens, from
+    START to END. PAD does not count, and comes after END, so nothing real ever looks at it.
     """
 
     def __init__(self, vocabulary, length, width=128, layers=3, heads=4):
@@ -112,8 +112,9 @@ class TextEncoder(nn.Module):
     def forward(self, tokens):
         place = self.place.weight[:tokens.shape[1]]
         x = self.norm(self.blocks(self.token(tokens) + place))                # (B, L, D)
-        end = (tokens == END).int().argmax(1)                                 # (B,)
-        return Reading(x, x[torch.arange(len(x), device=x.device), end], tokens != PAD)
+        real = tokens != PAD                                                  # (B, L)
+        whole = (x * real[..., None]).sum(1) / real.sum(1, keepdim=True)      # (B, D)
+        return Reading(x, whole, real)
 
 
 class CrossAttention(nn.Module):

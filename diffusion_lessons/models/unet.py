@@ -73,17 +73,17 @@ class UNet(nn.Module):
        classes: (B,) labels in 0..classes-1
        text:    (B, L) tokens, or the Reading of them that `read` gives  ->  (B, C, H, W)
 
-    channels: the width of each level;  blocks: residual blocks a level;  attention at the lowest level.
+    channels: the width of each level;  blocks: residual blocks a level;  attention: at the lowest level, or nowhere
     text: the settings of a TextEncoder. The sentence comes in twice: as a whole beside the time, and word by word
     through cross-attention, at all levels but the first.
     told_t=False builds the same network without the time, for the lesson that asks whether it needs it.
     """
 
     def __init__(self, in_channels=1, channels=(64, 128), blocks=2, classes=None, patch=2, T=1000, told_t=True,
-                 text=None):
+                 text=None, attention=True):
         super().__init__()
         self.config = dict(in_channels=in_channels, channels=list(channels), blocks=blocks, classes=classes,
-                           patch=patch, T=T, told_t=told_t, **({"text": text} if text else {}))
+                           patch=patch, T=T, told_t=told_t, attention=attention, **({"text": text} if text else {}))
         if classes and text:
             raise ValueError("a network is asked by labels (classes) or by sentences (text), not by both")
         self.patch, self.T, self.classes, self.told_t = patch, T, classes, told_t
@@ -105,7 +105,8 @@ class UNet(nn.Module):
                 self.down.append(ResBlock(c, c, width))
                 bridges.append(c)
             self.down.extend(self.look_at_words(level, c))
-        self.middle = nn.ModuleList([ResBlock(c, c, width), Attention(c), ResBlock(c, c, width)])
+        look_around = [Attention(c)] if attention else []
+        self.middle = nn.ModuleList([ResBlock(c, c, width), *look_around, ResBlock(c, c, width)])
         for level, c_level in reversed(list(enumerate(channels))):
             for _ in range(blocks):
                 self.up.append(ResBlock(c + bridges.pop(), c_level, width))
