@@ -117,7 +117,7 @@ class Gallery(list):
 def shown(png, alt):
     """A picture as a notebook shows it, with its alternative text.  -> (data, metadata), for _repr_mimebundle_
 
-    JupyterLab takes the alternative text from HTML alone; what turns notebooks into other pages takes the PNG.
+    JupyterLab takes the alternative text from HTML alone; what makes PDF of notebooks takes the PNG.
     """
     data = base64.b64encode(png).decode()
     page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width:100%">'

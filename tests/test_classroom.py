@@ -246,6 +246,7 @@ def test_films_side_by_side_and_of_figures():
     x = torch.zeros(4, 1, 6, 5)
     page = Page(animate({"left": [x, x], "right": [x[0], x[0]]}).data)
     assert [image["alt"] for image in page.all("img")] == ["left: 1 / 2", "left: 2 / 2", "right: 1 / 2", "right: 2 / 2"]
+    assert [image["data-title"] for image in page.all("img")] == ["1 / 2", "2 / 2"] * 2
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(13, 11)] * 2 + [(6, 5)] * 2
     page = Page(animate([curve([1, 2], [3, k]) for k in range(2)]).data)
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(450, 900)] * 2
@@ -322,6 +323,8 @@ def test_a_figure_tells_in_words_what_stands_in_it():
     said = alt(curves([1, 2], {"eps": [1, 2], "x0": [2, 3]}, "t", "error", 'Who errs "more"'))
     assert all(word in said for word in ('Who errs "more"', "across: t", "up: error", "eps", "x0"))
     assert "x_t, t = 1, t = 2" in alt(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
+    said = alt(heat_table(np.eye(2), ["honest", "blind"], ["loss", "home"], title="Told or not"))
+    assert all(word in said for word in ("across: loss, home", "up: honest, blind", "with the words: "))
 
 
 def test_the_histogram_shows_how_often_a_value_occurs():

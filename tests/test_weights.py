@@ -253,6 +253,16 @@ def test_a_shipped_curve_names_the_command_that_makes_it(path):
     assert (Path(__file__).resolve().parent.parent / script).exists()
     assert arguments
     assert "NaN" not in path.read_text()
+    curve = json.loads(path.read_text())
+    if "sha256" in curve:
+        assert curve["sha256"] == weights.card(curve["weights"])["sha256"], "made with other weights: make it again"
+
+
+def test_the_shipped_critters_are_the_recipes_network():
+    recipe, card = recipes.RECIPES["critters"], weights.card("critters")
+    assert json.loads(json.dumps(recipes.build(recipe).net.config)) == card["network"]
+    assert {name: card[name] for name in ("batch", "lr", "drop_label", "w")} == {
+        name: recipe[name] for name in ("batch", "lr", "drop_label", "w")}
 
 
 def test_the_shipped_gans_were_made_by_the_recipes_of_today():

@@ -18,7 +18,7 @@ from diffusion_lessons.classroom.style import STYLE
 ON_SLIDE = ("var p=this.closest('.dl-player'),i=+this.value;"
             "p.querySelectorAll('.dl-film').forEach(function(f){f.querySelectorAll('img').forEach(function(m,k){"
             "m.style.display=k==i?'block':'none';"
-            "if(k==i)p.querySelector('output').textContent=m.alt})})")
+            "if(k==i)p.querySelector('output').textContent=m.dataset.title})})")
 ON_PLAY = ("var b=this,p=b.closest('.dl-player'),r=p.querySelector('input');"
            "function stop(){clearInterval(p.clock);p.clock=null;b.textContent='\u25b6 play'}"
            "if(p.clock){stop()}else{if(+r.value>=+r.max){r.value=0;r.oninput()}"
@@ -79,7 +79,8 @@ def _film(name, film, titles, start, room, width):
     name = html.escape(name)
     said = f"{name}: " if name else ""
     images = "".join(
-        f'<img alt="{said}{title}" src="data:image/png;base64,{data}" style="width:{size}px;max-width:100%;{look}'
+        f'<img alt="{said}{title}" data-title="{title}" src="data:image/png;base64,{data}"'
+        f' style="width:{size}px;max-width:100%;{look}'
         f'margin:0;display:{"block" if k == start else "none"}">'
         for k, ((data, _, _), title) in enumerate(zip(film, titles)))
     caption = f'<div style="margin-bottom:4px">{name}</div>' if name else ""

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -60,11 +61,14 @@ def described(figure):
     said = []
     for ax in figure.axes:
         legend = ax.get_legend()
-        parts = {"": ax.get_title("left") or ax.get_title(), "across: ": ax.get_xlabel(), "up: ": ax.get_ylabel(),
+        columns, rows = (", ".join(label.get_text() for label in labels if ax.texts and ax.axison)
+                         for labels in (ax.get_xticklabels(), ax.get_yticklabels()))    # of tables, and bars
+        parts = {"": ax.get_title("left") or ax.get_title(), "across: ": ax.get_xlabel() or columns,
+                 "up: ": ax.get_ylabel() or rows,
                  "shown: ": ", ".join(text.get_text() for text in legend.get_texts()) if legend else "",
                  "with the words: ": ", ".join(text.get_text() for text in ax.texts)}
         said += [name + words for name, words in parts.items() if words.strip()]
-    return ("Figure. " + "; ".join(said)).replace("$", "").replace("\n", " ")
+    return "Figure. " + " ".join(re.sub(r"[\\{}]", " ", "; ".join(said).replace("$", "")).split())
 
 
 def styled(make):

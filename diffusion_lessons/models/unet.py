@@ -73,7 +73,8 @@ class UNet(nn.Module):
        classes: (B,) labels in 0..classes-1
        text:    (B, L) tokens, or the Reading of them that `read` gives  ->  (B, C, H, W)
 
-    channels: the width of each level;  blocks: residual blocks a level;  attention: at the lowest level, or nowhere
+    channels: the width of each level;  blocks: residual blocks a level;  attention: whether the places of
+    the lowest level look at each other.
     text: the settings of a TextEncoder. The sentence comes in twice: as a whole beside the time, and word by word
     through cross-attention, at all levels but the first.
     told_t=False builds the same network without the time, for the lesson that asks whether it needs it.
