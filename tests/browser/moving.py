@@ -142,6 +142,7 @@ def player(hand, film):
     hand.must_change(lambda: hand.press(frame, from_there), f"the key {from_there} on the film")
     hand.must_change(lambda: play_and_stop(lambda: hand.press(button, "Space")), "the play button by keyboard")
     hand.shoot("keyboard")
+    assert film.locator("output").inner_text() == film.locator("img:visible").first.get_attribute("data-title")
 
 
 def play(hand, buttons):
