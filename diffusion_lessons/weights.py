@@ -93,7 +93,7 @@ def load_denoiser(name, device="cpu"):
     schedule = schedules.make_schedule(card["schedule"]["name"], card["schedule"]["T"])
     known = {kind.__name__: kind for kind in (Denoiser, StepDenoiser)}
     denoiser = known[card.get("class", "Denoiser")](UNet(**card["network"]), schedule, card["target"])
-    return _ready(denoiser, tensors, device)
+    return _ready(denoiser, tensors, device).to(memory_format=torch.channels_last)    # the faster layout, on CPUs too
 
 
 def load_classifier(name="digits_judge", device="cpu"):
