@@ -209,6 +209,11 @@ def test_attention_lets_every_place_see_every_other(g):
     assert (layer(other) - layer(x))[0].abs().amax(0).min() > 1e-4
 
 
+def test_without_attention_nothing_but_convolutions_looks_around():
+    assert not any(isinstance(part, Attention) for part in unet(attention=False).modules())
+    assert any(isinstance(part, Attention) for part in unet().modules())
+
+
 @torch.no_grad()
 def test_a_network_is_built_again_from_its_config(x):
     net = unet(channels=(8, 16, 32), patch=1, classes=4, T=50, attention=False)
