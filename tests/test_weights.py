@@ -117,7 +117,7 @@ def test_a_loaded_denoiser_says_the_same(kind, target, settings, tmp_path, g):
     x_t, t = torch.randn(4, 1, 8, 8, generator=g), torch.tensor([1, 20, 40, 50])
     for y in (None, torch.tensor([0, 1, 0, 1])):
         for a, b in zip(again(x_t, t, y), denoiser(x_t, t, y), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)    # the layout in memory differs, and so the rounding
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)    # the layout differs, and so the rounding
 
 
 def test_a_schedule_that_the_card_could_not_rebuild_is_refused():
