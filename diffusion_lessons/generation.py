@@ -79,23 +79,20 @@ def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=
 class Gallery(list):
     """Images in a list; a notebook shows it as a grid. asked: what they are of."""
 
-    asked = ""
+    def __init__(self, pictures=(), asked=""):
+        super().__init__(pictures)
+        self.asked = asked
 
     @classmethod
     def of(cls, x, asked=""):
         """x: (N, C, H, W) uint8, or float in [-1, 1]"""
         x = (x if x.dtype == torch.uint8 else to_uint8(x)).permute(0, 2, 3, 1).cpu().numpy()
-        gallery = cls(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x)
-        gallery.asked = asked
-        return gallery
+        return cls((Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in x), asked)
 
     def __getitem__(self, which):
         """One image, or for a slice a Gallery of them."""
         chosen = super().__getitem__(which)
-        if isinstance(which, slice):
-            chosen = Gallery(chosen)
-            chosen.asked = self.asked
-        return chosen
+        return Gallery(chosen, self.asked) if isinstance(which, slice) else chosen
 
     def grid(self, gap=2, zoom=4):
         """All of them in rows on one white sheet, enlarged.  -> a PIL image"""

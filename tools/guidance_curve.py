@@ -1,6 +1,6 @@
 """What guidance gives and what it takes: pictures of critters at w from 0 to 16.    (claims F1, F3, F4)
 
-    python tools/guidance_curve.py              some 45 minutes on two cores
+    python tools/guidance_curve.py              some 45 minutes on two cores (estimated)
 
 Writes pretrained/curves/guidance.json: the command, the weights' SHA-256, and for every w
 - who is in 1,000 pictures of "a muppet cooking in the kitchen": a muppet, another animal, nobody

@@ -2,7 +2,7 @@
 
     python tools/make_weights.py digits          about 45 minutes on two cores
     python tools/make_weights.py cifar           some hours on two cores; --full, the large network, is for a GPU
-    python tools/make_weights.py critters        two hours on two cores, ten minutes on a fast GPU
+    python tools/make_weights.py critters        two hours on two cores, ten minutes on a fast GPU (estimated)
     python tools/make_weights.py digits --steps 300 --out /tmp/try     a short try
 
 Kill it when you like: it goes on from its checkpoint in checkpoints/.
