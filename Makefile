@@ -1,8 +1,11 @@
 # make lab            set up and open JupyterLab on the notebooks
-# make test           set up and run all tests
-# make test-browser   set up and run every notebook in JupyterLab, in a browser (needs Chromium)
+# make test           set up and run the tests: under ten minutes, every notebook once
+# make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
+# make test-browser   set up and look at the notebooks in JupyterLab, in a browser (needs Chromium)
+# make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
+# make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
@@ -19,7 +22,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-browser test-colab run solutions links bench clean
+.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,15 +54,28 @@ $(VENV)/bin/python:
 lab: $(VENV)/.installed-lab
 	"$(PY)" -m jupyterlab notebooks $(ARGS)
 
+# A worker on each core, four at most; each test has one thread (tests/conftest.py).
+PYTEST := "$(PY)" -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.installed-test
-	"$(PY)" -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # CHROMIUM=/path/to/chromium names a browser that is not on the PATH.
 test-browser: $(VENV)/.installed-browser
 	CHROMIUM="$(CHROMIUM)" "$(PY)" -m pytest tests/browser $(ARGS)
 
+test-all: $(VENV)/.installed-browser
+	$(PYTEST) -m "long or not long" $(ARGS)
+	CHROMIUM="$(CHROMIUM)" "$(PY)" -m pytest tests/browser -m "long or not long"
+
+test-everywhere: $(VENV)/.installed-test
+	"$(PY)" tools/everywhere.py $(ARGS)
+
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)
+
+times: $(VENV)/.installed-test
+	"$(PY)" tests/notebook_runner.py --times --no-widgets $(or $(ARGS),notebooks/*.ipynb)
 
 solutions: $(VENV)/.installed-test
 	"$(PY)" tools/solutions.py $(ARGS)

@@ -1,12 +1,20 @@
 """For all tests: one thread and derandomised examples, so that a test gives the same answer every time."""
 
+import os
+
+# Kernels and other processes that a test starts inherit it: `make test` has a worker on each core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("course", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("course")
-torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """The slow tests first, so that no worker is left with one at the end; of the lessons, the last ones are long."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,9 @@ menu and button.
 
 import argparse
 import copy
+import hashlib
+import importlib.metadata
+import json
 import os
 import re
 import sys
@@ -23,6 +26,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionComplete, CellExecutionError, CellTimeoutError, DeadKernelError
 
 TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "diffusion_lessons"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -37,6 +41,7 @@ class Report:
     moves: int = 0  # how many moves and clicks that were
     errors: list = field(default_factory=list)
     notebook: nbformat.NotebookNode = None  # executed, as it was before the widgets were moved
+    afterwards: list = field(default_factory=list)  # the executed cells that were asked for after the last one
 
 
 class WatchingClient(NotebookClient):
@@ -99,11 +104,12 @@ def kernel_environment(folder, importable=(TESTS.parent,)):
     return environment
 
 
-def run_notebook(path, timeout=600, out=None, move_widgets=True, importable=(TESTS.parent,)):
+def run_notebook(path, timeout=600, out=None, move_widgets=True, importable=(TESTS.parent,), afterwards=()):
     """Run one notebook in a copy, in a folder of its own, and return its Report.
 
     timeout: seconds that one cell may take;  out: a folder for the executed copy, or None;
-    importable: folders that its imports may come from: the course's own, as a rule.
+    importable: folders that its imports may come from: the course's own, as a rule;
+    afterwards: sources of further cells, run in the same kernel after the last one and kept out of the copy.
     """
     path = Path(path)
     report = Report(path)
@@ -117,33 +123,74 @@ def run_notebook(path, timeout=600, out=None, move_widgets=True, importable=(TES
         try:
             with said.open("wb") as stderr, client.setup_kernel(env=environment, stderr=stderr):
                 run_cells(client, report)
+                if not report.errors and not client.heard:
+                    run_afterwards(client, report, afterwards)
                 if move_widgets and not report.errors and not client.heard:
                     run_widgets(client, report)
         except DeadKernelError:
             report.errors.append("the kernel died and said:\n" + said.read_text(errors="replace")[-2000:])
     report.errors = client.heard + report.errors
+    if not report.errors:
+        report.notebook.metadata["made_from"] = fingerprint(path)
     if out is not None:
-        target = Path(out) / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(report.notebook, target)
+        write(report.notebook, Path(out) / path.name)
     return report
+
+
+def write(notebook, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+
+
+def is_fresh(target, source):
+    """Whether `target` is this notebook, run without a fault on the package as it is now: nobody need run it again."""
+    try:
+        return nbformat.read(target, as_version=4).metadata.get("made_from") == fingerprint(source)
+    except (OSError, ValueError):
+        return False
+
+
+def fingerprint(source):
+    """A digest of a notebook, of all the package's files and of the libraries that change its results."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "matplotlib", "ipywidgets")]
+    digest = hashlib.sha256("\n".join(versions).encode())
+    for file in [Path(source), *files]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def run_cells(client, report):
     start = time.perf_counter()
     report.notebook = client.nb
     try:
-        for index, cell in enumerate(client.nb.cells):
-            client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
-    except CellTimeoutError as error:
-        report.errors.append(f"cell {index}:\n{indent(cell.source)}\n{error}")
-    except CellExecutionError as error:
-        if not client.heard:  # as a rule its message has been heard, and one mention is enough
-            report.errors.append(COLOURS.sub("", str(error)))
+        execute_from(client, report, 0)
     finally:
         report.seconds = time.perf_counter() - start
         client.set_widgets_metadata()
         report.notebook = copy.deepcopy(client.nb)
+
+
+def run_afterwards(client, report, sources):
+    """Append these cells and run them, for their outputs alone."""
+    first = len(client.nb.cells)
+    client.nb.cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    execute_from(client, report, first)
+    report.afterwards = copy.deepcopy(client.nb.cells[first:])
+
+
+def execute_from(client, report, first):
+    """Run the cells from the index `first` on, up to the first that fails."""
+    for index, cell in enumerate(client.nb.cells[first:], first):
+        try:
+            client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+        except CellTimeoutError as error:
+            report.errors.append(f"cell {index}:\n{indent(cell.source)}\n{error}")
+            return
+        except CellExecutionError as error:
+            if not client.heard:  # as a rule its message has been heard, and one mention is enough
+                report.errors.append(COLOURS.sub("", str(error)))
+            return
 
 
 def run_widgets(client, report):
@@ -163,18 +210,28 @@ def run_widgets(client, report):
     report.errors += re.findall(r"<<widget error\n(.*?)\n>>", said, flags=re.DOTALL)
 
 
+def write_times(seconds):
+    """Write what lessons took, beside this machine's speed, to where `minutes.how_long` reads it."""
+    sys.path.insert(0, str(TESTS.parent))
+    from diffusion_lessons.classroom import minutes
+
+    times = {"speed": round(minutes.speed(3), 2), "seconds": seconds}
+    minutes.FILE.write_text(json.dumps(times, indent=1) + "\n")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Run notebooks headless and fail on any error.")
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="folder for the executed copies")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one cell (default 600)")
     parser.add_argument("--no-widgets", action="store_true", help="do not move the widgets afterwards")
+    parser.add_argument("--times", action="store_true", help="write down how long each takes: for a quiet machine")
     options = parser.parse_args(arguments)
 
     absent = [str(path) for path in options.notebooks if not path.is_file()]
     if absent:
         parser.error("no such notebook: " + ", ".join(absent))
-    failed = 0
+    failed, seconds = 0, {}
     for path in options.notebooks:
         print(f"{path.name} ...", end=" ", flush=True)
         report = run_notebook(path, options.timeout, options.out, not options.no_widgets)
@@ -182,6 +239,9 @@ def main(arguments=None):
         for error in report.errors:
             print(f"FAILED in {path.name}, {error}\n", flush=True)
         failed += bool(report.errors)
+        seconds[path.name[:2]] = round(report.seconds, 1)
+    if options.times and not failed:
+        write_times(seconds)
     print(f"{len(options.notebooks) - failed} of {len(options.notebooks)} notebooks passed")
     return 1 if failed else 0
 

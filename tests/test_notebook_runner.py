@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import notebook_runner
 import pytest
 from notebook_runner import run_notebook
 
@@ -165,6 +166,39 @@ def test_runs_in_a_folder_of_its_own(notebook, tmp_path):
     path = notebook("open('made_here.txt', 'w').write('x')")
     assert run_notebook(path).errors == []
     assert not (tmp_path / "made_here.txt").exists()
+
+
+def test_cells_afterwards_meet_what_the_notebook_left_and_stay_out_of_the_copy(notebook, tmp_path):
+    path = notebook("x = 20", "x += 1")
+    report = run_notebook(path, out=tmp_path / "out", afterwards=["x *= 2", "x"])
+    assert report.errors == []
+    assert report.afterwards[1].outputs[0]["data"]["text/plain"] == "42"
+    assert len(nbformat.read(tmp_path / "out" / path.name, as_version=4).cells) == 2
+    assert "ZeroDivisionError" in failure(path, afterwards=["x / 0", "x"])
+
+
+def test_a_copy_is_fresh_until_the_notebook_or_the_package_changes(notebook, tmp_path, monkeypatch):
+    package = tmp_path / "diffusion_lessons"
+    package.mkdir()
+    (package / "module.py").write_text("a = 1")
+    monkeypatch.setattr(notebook_runner, "PACKAGE", package)
+    path, copy = notebook("1 + 1"), tmp_path / "out" / "tiny.ipynb"
+    assert not notebook_runner.is_fresh(copy, path), "there is no copy yet"
+    report = run_notebook(path, out=tmp_path / "out")
+    assert report.errors == []
+    assert notebook_runner.is_fresh(copy, path)
+    (package / "module.py").write_text("a = 2")
+    assert not notebook_runner.is_fresh(copy, path)
+    (package / "module.py").write_text("a = 1")
+    assert notebook_runner.is_fresh(copy, path)
+    notebook("1 + 2")
+    assert not notebook_runner.is_fresh(copy, path)
+
+
+def test_a_copy_with_an_error_is_never_fresh(notebook, tmp_path):
+    path = notebook("1 / 0")
+    assert run_notebook(path, out=tmp_path / "out").errors
+    assert not notebook_runner.is_fresh(tmp_path / "out" / path.name, path)
 
 
 def test_the_command_prints_seconds_and_fails_with_one_bad_notebook(notebook):

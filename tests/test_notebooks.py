@@ -2,15 +2,19 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_runner import run_notebook
 
 from diffusion_lessons.classroom.colab import FIRST_CELL
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+sys.path.insert(0, str(ROOT / "tools"))
+import solutions  # noqa: E402
+
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 LONGEST_CELL = 15
@@ -83,9 +87,12 @@ def test_says_what_it_imports(path):
 
 @pytest.mark.slow
 @each_notebook
-def test_runs_and_its_widgets_move(path, capsys):
-    report = run_notebook(path)
+def test_runs_its_exercises_can_be_solved_and_its_widgets_move(path, capsys):
+    """The one run of a lesson that all tests share: the browser's, the slides and the solutions take its copy."""
+    report, ids, wrong = solutions.run(path)
     with capsys.disabled():
         print(f"\n{path.name}: {report.seconds:.1f} s", end="")
         print(f", and {report.widget_seconds:.1f} s for {report.moves} widget moves")
     assert not report.errors, "\n\n".join(report.errors)
+    assert wrong == []
+    assert len(ids) == len([id for id in solutions.EXERCISES if id.split(".")[0] == str(int(path.stem[:2]))])

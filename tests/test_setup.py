@@ -125,6 +125,11 @@ def test_make_says_what_is_wrong_with_python(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+TESTS = "-m pytest -n auto --maxprocesses 4 --dist worksteal"
+OTHER_KERNELS = ("tools/everywhere.py --only default-2 --no-table -- "
+                 "tests/test_adversarial.py tests/test_training.py tests/test_exercises.py")
+
+
 @needs_make
 def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
     clone, data = tmp_path / "clone", tmp_path / "shared" / "data"
@@ -148,7 +153,7 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
         return [line for line in log.read_text().splitlines() if " -m pip " not in line]
 
     def all_of_it(folder):
-        return [f"{folder}: {what}" for what in ("-m pytest", "tools/solutions.py", "-m pytest tests/browser")]
+        return [f"{folder}: {what}" for what in (TESTS, OTHER_KERNELS, "-m pytest tests/browser")]
 
     assert run() == all_of_it("")
     (data / "mnist.npz").touch()
