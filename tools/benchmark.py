@@ -4,13 +4,16 @@
     python tools/benchmark.py --trial 3           train from nothing for 3 minutes, judge 1,000 samples, draw 100
     python tools/benchmark.py --trial 10 --out page.png
     python tools/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
+    python tools/benchmark.py --busy              alone and beside two busy processes, by how threads wait: minutes
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from make_weights import judged
@@ -22,6 +25,7 @@ from diffusion_lessons.datasets import critters
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.recipes import RECIPES, build, training_set
 
+TOOLS = Path(__file__).resolve().parent
 
 def seconds(work, repeats=7):
     """The median time of one call, after a first one that does not count."""
@@ -127,15 +131,56 @@ def sentences():
     print(f"{4000 / seconds(lambda: critters.paint(scenes), 3):,.0f} scenes a second at 32x32")
 
 
+# How OpenMP's threads wait for each other. 300,000 turns are the own default of GNU's.
+WAITING = {"as the package sets it": {},
+           **{f"{turns:,} turns": {"GOMP_SPINCOUNT": str(turns)} for turns in (0, 100, 1000, 300_000)},
+           "one thread": {"OMP_NUM_THREADS": "1"}}
+
+
+def beside_busy_processes(count=2, limit=120):
+    """Sampling and training alone, then beside processes that want a core each: a browser, a video call.
+
+    limit: seconds that one measurement may take
+    """
+    for busy in (0, count):
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+        try:
+            for how, variables in WAITING.items():
+                environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | variables
+                command = [sys.executable, "-c", "import diffusion_lessons, benchmark; benchmark.rates()"]
+                try:
+                    said = subprocess.run(command, env=environ, cwd=TOOLS, capture_output=True, text=True,
+                                          timeout=limit, check=True).stdout.strip()
+                except subprocess.TimeoutExpired:
+                    said = f"more than {limit} s"
+                print(f"beside {busy} busy processes, {how}: {said}", flush=True)
+        finally:
+            for other in others:
+                other.kill()
+
+
+def rates():
+    """Two figures of this process: a guided batch of digits, and steps of training."""
+    recipe = RECIPES["digits"]
+    x, y = torch.zeros(64, 1, 28, 28), torch.arange(64) % 10
+    trainer = training.Trainer(build(recipe), x, y, steps=10**6, batch=64)
+    sampled = seconds(lambda: generation.draw(trainer.average, y[:16], (1, 28, 28), w=2.0, steps=15), 3)
+    trained = 64 / seconds(trainer.one_step, 5)
+    print(f"{sampled:.1f} s for 16 guided digits in 15 steps, {trained:.0f} pictures/s trained")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=float, metavar="MINUTES")
     parser.add_argument("--out", help="where to draw 100 samples")
     parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
     parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
+    parser.add_argument("--busy", action="store_true", help="measure beside busy processes, nothing else")
     args = parser.parse_args()
     if args.critters:
         return sentences()
+    if args.busy:
+        return beside_busy_processes()
     recipe = {**RECIPES["digits"], "w": args.w}
     data = training_set("digits", source="mnist")
     if args.trial:
