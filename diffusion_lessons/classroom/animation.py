@@ -37,8 +37,8 @@ PLAYER = """<div class="dl-player" onkeydown="ON_KEY"
 <div style="display:flex;gap:10px;align-items:center;margin-top:8px">
 <button type="button" aria-label="play" style="font-size:15px;min-width:84px;padding:3px 8px"
  onclick="ON_PLAY">\u25b6 play</button>
-<input type="range" min="0" max="LAST" step="1" value="START" aria-label="frame" aria-valuetext="TITLE" style="flex:1;min-width:100px"
- oninput="ON_SLIDE">
+<input type="range" min="0" max="LAST" step="1" value="START" aria-label="frame" aria-valuetext="TITLE"
+ style="flex:1;min-width:100px" oninput="ON_SLIDE">
 <output aria-live="off" style="min-width:5em;font-variant-numeric:tabular-nums">TITLE</output>
 </div></div>"""
 

@@ -103,12 +103,12 @@ def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"),
             curves[which] = CurveWithDot(known[which])
         a = known[which].alpha_bar[t].item()
         x_t = add_noise(x0, torch.full((len(x0),), t), eps, known[which])
-        noisy.show(picture_bytes(x_t), f"x_t at t = {t}: {a:.1%} of the variance is picture, {1 - a:.1%} is noise")
-        curve.show(curves[which].draw(t), f"alpha_bar of the {menu.value} schedule falls from 1 at t = 0 to "
-                                          f"{known[which].alpha_bar[-1]:.2g} at t = {length.value}; "
-                                          f"a dot marks {a:.3f} at t = {t}")
-        numbers.show(histogram.draw(x_t.cpu()), f"how often each value occurs in x_t: their mean is {x_t.mean():.2f}, "
-                                                f"their standard deviation {x_t.std():.2f} (of pure noise: 0 and 1)")
+        place = f"t = {t} of {length.value}, {menu.value} schedule"
+        noisy.show(picture_bytes(x_t), f"x_t at {place}: {a:.1%} of the variance is picture, {1 - a:.1%} is noise")
+        curve.show(curves[which].draw(t), "alpha_bar falls from 1 to "
+                                          f"{known[which].alpha_bar[-1]:.2g}; a dot marks {a:.3f} at {place}")
+        numbers.show(histogram.draw(x_t.cpu()), f"how often each value occurs in x_t at {place}; mean {x_t.mean():.2f}, "
+                                                f"standard deviation {x_t.std():.2f}, of pure noise 0 and 1")
         words.value = large(f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
                             f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
 
@@ -144,8 +144,8 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
         words.value = large(f"mean squared error of the picture: <b>{of_x0:.4f}</b>; &nbsp; "
                             f"of the noise: <b>{of_eps:.4f}</b>")
 
-    pictures = {"clean picture x0": _still(x0, "x0, without noise"), "noisy picture x_t": noisy, "estimate of x0": estimate,
-                "error (white: large)": error}
+    pictures = {"clean picture x0": _still(x0, "x0, without noise"), "noisy picture x_t": noisy,
+                "estimate of x0": estimate, "error (white: large)": error}
     return _assemble([moment], pictures, words, draw)
 
 
@@ -200,8 +200,8 @@ def walk_slider(generator, seed=0, step=30):
 
     def draw():
         place = f"turn {turn.value}°, tilt {tilt.value}°"
-        here.show(picture_bytes(pictures(torch.tensor([float(turn.value)]), torch.tensor([float(tilt.value)]))),
-                  f"what the generator makes at {place}")
+        x = pictures(torch.tensor([float(turn.value)]), torch.tensor([float(tilt.value)]))
+        here.show(picture_bytes(x), f"what the generator makes at {place}")
         x, y = (turn.value / step + 0.5) % len(turns) * wide, ((90 - tilt.value) / step + 0.5) * high
         marked = atlas.copy()
         ImageDraw.Draw(marked).ellipse((x - 9, y - 9, x + 9, y + 9), outline=ORANGE, width=4)
@@ -232,7 +232,7 @@ def sampler_bench(denoiser, schedule, count, shape, read=None, steps=20):
 
         x, seconds = _once(known, (number.value, fresh.value, dice.value), loop)
         said = f"; &nbsp; {read(x)}" if read else ""
-        made.show(picture_bytes(x, 2 * SIZE), f"{count} pictures after {number.value} steps with eta = {fresh.value:g}, "
+        made.show(picture_bytes(x, 2 * SIZE), f"{count} pictures after {number.value} steps, eta = {fresh.value:g}, "
                                               f"from the noise of seed {dice.value}")
         words.value = large(f"<b>{number.value}</b> steps took {seconds:.2f} s{said}")
 
@@ -267,12 +267,13 @@ def brush(denoiser, schedule, shape, steps=20, seed=0):
         state = tuple(mover.value for mover in (across, down, width, turn, ink))
         x_t, x, t = _once(known, state, paint)
         changed = (x - turns[-1].x_s).abs().mean().item() / 2
-        touched.show(picture_bytes(x_t), f"x_t at t = {t} with a {ink.value} dot, {width.value} wide, at {across.value} "
-                                         f"across and {down.value} down")
-        after.show(picture_bytes(x), f"what the loop makes of it: the picture has changed by {changed:.1%}")
+        dot = f"x_t at t = {t} with a {ink.value} dot, {width.value} wide, {across.value} across, {down.value} down"
+        touched.show(picture_bytes(x_t), dot)
+        after.show(picture_bytes(x), f"what the loop makes of {dot}: the picture has changed by {changed:.1%}")
         words.value = large(f"painted at t = <b>{t}</b>: the picture has changed by {changed:.1%}")
 
-    pictures = {"without your dot": _still(turns[-1].x_s, "what the loop makes without a dot"), "x_t with your dot": touched, "what becomes of it": after}
+    pictures = {"without your dot": _still(turns[-1].x_s, "what the loop makes without a dot"),
+                "x_t with your dot": touched, "what becomes of it": after}
     return _assemble([across, down, width, turn, ink], pictures, words, draw, slow=True)
 
 
@@ -318,15 +319,15 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0):
             return
         if list(word.options) != chosen:
             word.options = chosen
-        picture.show(picture_bytes(x), f"what it draws for {sentence.value or 'nothing'!r} (not: "
-                                       f"{away.value or 'nothing'!r}), w = {strength.value:g}, {turns.value} steps, "
-                                       f"seed {number.value}")
+        wish = (f"{sentence.value or 'nothing'!r} (not this: {away.value or 'nothing'!r}; w = {strength.value:g}, "
+                f"{turns.value} steps, seed {number.value})")
+        picture.show(picture_bytes(x), f"what it draws for {wish}")
         if chosen:
             place = maps[1 + (word.index or 0)]           # the first token is START
             down, across = divmod(int(place.argmax()), place.shape[1])
             looked.show(picture_bytes((2 * place / place.max() - 1)[None]),
-                        f"where it looked for the word {word.value!r}: most at {down + 1} of {len(place)} down, "
-                        f"{across + 1} of {place.shape[1]} across")
+                        f"where it looked for the word {word.value!r}, most at {down + 1} of {len(place)} down, "
+                        f"{across + 1} of {place.shape[1]} across, when it drew {wish}")
         words.value = large(f"<b>{html.escape(sentence.value) or '(nothing asked)'}</b>")
 
     def take_from_menus(change):
