@@ -107,8 +107,9 @@ def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"),
         noisy.show(picture_bytes(x_t), f"x_t at {place}: {a:.1%} of the variance is picture, {1 - a:.1%} is noise")
         curve.show(curves[which].draw(t), "alpha_bar falls from 1 to "
                                           f"{known[which].alpha_bar[-1]:.2g}; a dot marks {a:.3f} at {place}")
-        numbers.show(histogram.draw(x_t.cpu()), f"how often each value occurs in x_t at {place}; mean {x_t.mean():.2f}, "
-                                                f"standard deviation {x_t.std():.2f}, of pure noise 0 and 1")
+        numbers.show(histogram.draw(x_t.cpu()),
+                     f"how often each value occurs in x_t at {place}: mean {x_t.mean():.2f}, standard deviation "
+                     f"{x_t.std():.2f}, of pure noise 0 and 1")
         words.value = large(f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
                             f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
 
