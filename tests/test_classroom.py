@@ -14,6 +14,7 @@ import ipywidgets
 import matplotlib
 import numpy as np
 import pytest
+import small_widgets
 import torch
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
@@ -417,15 +418,8 @@ def test_the_walk_slider_walks_and_says_where():
 
 @pytest.fixture
 def reader():
-    """A small network that reads sentences, of random weights, and how often it has been asked."""
-    torch.manual_seed(0)
-    text = dict(width=32, layers=1, heads=2)
-    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
-    denoiser = recipes.build(recipe).eval()
-    for weight in denoiser.parameters():
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.1)
-    passes = []
+    """The network, and how often it has been asked."""
+    denoiser, passes = small_widgets.reader(), []
     denoiser.register_forward_hook(lambda *_: passes.append(1))
     return denoiser, passes
 
@@ -549,23 +543,8 @@ def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
     asyncio.run(drag())
 
 
-@pytest.fixture
-def every_widget(digits, reader):
-    """{name: a function that makes this widget, small}"""
-    schedule = schedules.linear(100)
-    ideal = IdealDenoiser(digits, schedule)
-    loop = list(sample(ideal, torch.randn(1, 1, 28, 28), schedule, 5))
-    generator = DigitGenerator(latent=8, width=8).eval()
-    return {"schedule_explorer": lambda: schedule_explorer(digits[0], lengths=(100, 20)),
-            "denoise_slider": lambda: denoise_slider(digits[0], ideal, schedule),
-            "loop_player": lambda: loop_player(loop),
-            "walk_slider": lambda: walk_slider(generator, step=90),
-            "sampler_bench": lambda: sampler_bench(ideal, schedule, 2, (1, 28, 28), steps=2),
-            "brush": lambda: brush(ideal, schedule, (1, 28, 28), steps=5),
-            "prompt_lab": lambda: prompt_lab(reader[0], recipes.tokenizer(), steps=2)}
-
-
-def test_every_picture_says_what_it_shows_and_says_it_anew_when_it_changes(every_widget):
+def test_every_picture_says_what_it_shows_and_says_it_anew_when_it_changes():
+    every_widget = small_widgets.every_widget()
     assert set(every_widget) == {name for name in classroom.__all__
                                  if getattr(getattr(classroom, name), "__module__", "") == classroom.widgets.__name__}
     for name, make in every_widget.items():
@@ -587,10 +566,10 @@ def test_every_picture_says_what_it_shows_and_says_it_anew_when_it_changes(every
         assert changes, name
 
 
-def test_running_a_cell_again_leaves_no_models_behind(every_widget, monkeypatch):
+def test_running_a_cell_again_leaves_no_models_behind(monkeypatch):
     shell = SimpleNamespace(parent_header={"metadata": {"cellId": "one"}}, execution_count=1, user_ns={})
     monkeypatch.setattr(classroom.widgets, "get_ipython", lambda: shell)
-    for name, make in every_widget.items():
+    for name, make in small_widgets.every_widget().items():
         counts = []
         for shell.execution_count in range(1, 4):
             make()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nbformat
 import pytest
 from lab import find_chromium, running_lab
 from lesson import Lesson
@@ -51,3 +52,19 @@ def open_lesson(lab, browser, request):
     for page in pages:
         page.close()
     lab.stop_kernels()
+
+
+@pytest.fixture
+def open_cells(open_lesson, tmp_path):
+    """open_cells(source, ...): a notebook of these code cells, opened and run."""
+
+    def open_them(*sources):
+        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        path = tmp_path / "notebook.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+        lesson = open_lesson(path, shots=tmp_path)
+        lesson.run_all()
+        return lesson
+
+    return open_them

@@ -1,6 +1,5 @@
 """The browser tests can fail: each of these notebooks has one fault, and it is seen."""
 
-import nbformat
 import pytest
 from lab import find_chromium
 from moving import move_all
@@ -22,22 +21,6 @@ redraw()
 """
 WATCH = "slider.observe(redraw, 'value'); menu.observe(redraw, 'value')\n"
 SHOW = "display(ipywidgets.VBox([slider, menu, picture]))\n"
-
-
-@pytest.fixture
-def open_cells(open_lesson, tmp_path):
-    """open_cells(source, ...): a notebook of these code cells, opened and run."""
-
-    def open_them(*sources):
-        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        path = tmp_path / "notebook.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-        lesson = open_lesson(path, shots=tmp_path)
-        lesson.run_all()
-        return lesson
-
-    return open_them
 
 
 def test_a_good_notebook_passes(open_cells):
