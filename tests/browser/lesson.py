@@ -2,9 +2,11 @@
 
 import re
 import time
+from pathlib import Path
 
 from wire import Ears
 
+SHOTS = Path(__file__).resolve().parents[2] / "build" / "browser"      # git ignores build/
 WIDE, HIGH = 1280, 1500      # screen pixels of the window
 START = 240                  # seconds until JupyterLab has loaded, and its kernel is there
 CELL = 600                   # seconds that one cell may take: a busy machine is slow
@@ -85,10 +87,11 @@ class Lesson:
 
     # running
 
-    def open(self):
-        self.page.goto(self.lab.url(f"{self.name}.ipynb"))
+    def open(self, **how):
+        """how: see Lab.url"""
+        self.page.goto(self.lab.url(f"{self.name}.ipynb", **how))
         self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for()
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        self.wait(self.idle, START, "the kernel is there")
         self.check()
 
     def command(self, menu, command):
