@@ -14,10 +14,12 @@ import ipywidgets
 import matplotlib
 import numpy as np
 import pytest
+import small_widgets
 import torch
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
 from PIL import Image
+from widget_mover import live_widgets
 
 from diffusion_lessons import classroom, generation, recipes, schedules
 from diffusion_lessons.classroom import (
@@ -39,7 +41,9 @@ from diffusion_lessons.classroom import (
 )
 from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.instant import Histogram, picture_bytes
-from diffusion_lessons.classroom.style import LINES, Drawing, png_of
+from diffusion_lessons.classroom.network import u_shape
+from diffusion_lessons.classroom.style import LINES, Drawing, contrast, legible, png_of
+from diffusion_lessons.classroom.widgets import Picture
 from diffusion_lessons.forward import add_noise, from_x0
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.ideal import IdealDenoiser
@@ -164,9 +168,23 @@ def test_curves_draw_the_mean_and_the_reach_of_the_seeds():
 def test_names_stand_at_the_lines_ends_or_in_a_legend():
     apart = curves([0, 1], {"up": [0, 1], "down": [1, 0]}).axes[0]
     assert apart.get_legend() is None
-    assert {t.get_text(): t.get_color() for t in apart.texts} == {"up": LINES[0][0], "down": LINES[1][0]}
+    assert {t.get_text(): t.get_color() for t in apart.texts} == {name: legible(LINES[k][0]) for k, name in
+                                                                   enumerate(["up", "down"])}
     together = curves([0, 1], {"up": [0, 1], "down": [2, 1]}).axes[0]
     assert [t.get_text() for t in together.get_legend().get_texts()] == ["up", "down"]
+
+
+def test_words_in_figures_can_be_read():
+    many = curves([0, 1], {f"line {k}": [0, k] for k in range(len(LINES))}).axes[0]
+    assert len(many.texts) == len(LINES)
+    layers = [("in", (8, 28, 28)), ("down ResBlock", (16, 28, 28)), ("up ResBlock", (16, 28, 28))]
+    shape = u_shape(layers).axes[0]
+    assert all(contrast(text.get_color(), "white") >= 4.5 for text in [*many.texts, *shape.texts])
+    table = heat_table(np.linspace(0, 1, 40)[None], ["r"], range(40)).axes[0]
+    paint = table.images[0].get_array()[0, :, :3]
+    assert all(contrast(text.get_color(), cell) >= 4.5 for text, cell in zip(table.texts, paint))
+    assert contrast("#767676", "white") == pytest.approx(4.54, abs=0.01)      # WCAG's own examples
+    assert contrast("black", "white") == pytest.approx(21)
 
 
 def test_wrong_numbers_are_refused():
@@ -238,7 +256,7 @@ def test_the_player_holds_every_frame_and_asks_nobody_for_anything():
     assert ["display:block" in image["style"] for image in images] == [False, False, True]
     assert not re.search(r"https?:|//|url\(|@import|<link|<script|\bid=", re.sub(r"base64,[^\"]*", "", film.data))
     slider = page.all("input")[0]
-    assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
+    assert (slider["min"], slider["max"], slider["value"], slider["aria-valuetext"]) == ("0", "2", "2", "t = 0")
     assert film.data == animate(frames, titles=["t = 2", "t < 2", "t = 0"], start=-1).data
 
 
@@ -270,20 +288,25 @@ def parts(widget, kind):
     return found + [part for child in getattr(widget, "children", ()) for part in parts(child, kind)]
 
 
+def words_of(widget):
+    """The line below a widget's pictures; the last of its children is only a script."""
+    return widget.children[-2].value
+
+
 def moves_and_shows(widget, changing):
     """Move the slider to both ends; the pictures named by `changing` must change each time. Returns seconds a move."""
     slider, = parts(widget, ipywidgets.IntSlider)
-    images = [parts(widget, ipywidgets.Image)[k] for k in changing]
-    seen, slowest = [[image.value for image in images]], 0
+    images = [parts(widget, Picture)[k] for k in changing]
+    seen, slowest = [[image.png for image in images]], 0
     for value in (slider.min, slider.max):
         start = time.perf_counter()
         slider.value = value
         slowest = max(slowest, time.perf_counter() - start)
-        seen.append([image.value for image in images])
+        seen.append([image.png for image in images])
     for before, after in itertools.pairwise(seen):
         assert all(a != b for a, b in zip(before, after))
-    for image in parts(widget, ipywidgets.Image):
-        assert Image.open(io.BytesIO(image.value)).size[0] >= 200
+    for image in parts(widget, Picture):
+        assert Image.open(io.BytesIO(image.png)).size[0] >= 200
     return slowest
 
 
@@ -297,15 +320,15 @@ def test_the_schedule_explorer_moves(digits):
     assert moves_and_shows(widget, changing=[1, 2, 3]) < 1     # seconds; usually a hundredth of one
     menu, length = parts(widget, ipywidgets.Dropdown)
     slider, = parts(widget, ipywidgets.IntSlider)
-    clean, noisy, _, _ = parts(widget, ipywidgets.Image)
+    clean, noisy, _, _ = parts(widget, Picture)
     slider.value = 50
     curves_seen = set()
     for name in menu.options:
         menu.value = name
-        curves_seen.add(parts(widget, ipywidgets.Image)[2].value)
+        curves_seen.add(parts(widget, Picture)[2].png)
     assert len(curves_seen) == len(menu.options) == 4
     slider.value = 0
-    assert noisy.value == clean.value
+    assert noisy.png == clean.png
     slider.value = 60
     length.value = 20
     assert (slider.value, slider.max) == (12, 20)               # the same share of the way
@@ -351,7 +374,7 @@ def test_the_denoise_slider_moves(digits):
     slider.value = 60
     assert moves_and_shows(widget, changing=[1]) < 1
     slider.value = 1
-    clean, _, estimate, error = (image.value for image in parts(widget, ipywidgets.Image))
+    clean, _, estimate, error = (image.png for image in parts(widget, Picture))
     assert estimate == clean
     assert np.asarray(Image.open(io.BytesIO(error))).max() <= 1
 
@@ -365,7 +388,7 @@ def test_the_loop_player_shows_the_recorded_steps(digits):
     assert (slider.min, slider.max) == (1, 10)
     slider.value = 5
     assert moves_and_shows(widget, changing=[0, 3]) < 1
-    assert "to <b>0</b>" in parts(widget, ipywidgets.HTML)[-1].value
+    assert "to <b>0</b>" in words_of(widget)
     with pytest.raises(ValueError, match="no step"):
         loop_player([])
 
@@ -375,35 +398,28 @@ def test_the_walk_slider_walks_and_says_where():
     generator = DigitGenerator(latent=8, width=8).eval()
     widget = walk_slider(generator, step=60)
     turn, tilt = parts(widget, ipywidgets.IntSlider)
-    here, atlas = parts(widget, ipywidgets.Image)
-    start = here.value, atlas.value
+    here, atlas = parts(widget, Picture)
+    start = here.png, atlas.png
     for slider, value in ((turn, 90), (tilt, -45)):
         slider.value = value
-        assert here.value != start[0]
-        assert atlas.value != start[1]
-        start = here.value, atlas.value
-    shown = np.asarray(Image.open(io.BytesIO(here.value)).convert("L"))
+        assert here.png != start[0]
+        assert atlas.png != start[1]
+        start = here.png, atlas.png
+    shown = np.asarray(Image.open(io.BytesIO(here.png)).convert("L"))
     with torch.no_grad():
         wanted = generator(globe(8, torch.tensor([90.0]), torch.tensor([-45.0])))
     assert (shown == np.asarray(Image.open(io.BytesIO(picture_bytes(wanted))).convert("L"))).all()
     tilt.value = 90                                             # at the pole every turn is the same place
-    pole = here.value
+    pole = here.png
     turn.value = 200
-    close = [np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int) for png in (pole, here.value)]
+    close = [np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int) for png in (pole, here.png)]
     assert abs(close[0] - close[1]).max() <= 2
 
 
 @pytest.fixture
 def reader():
-    """A small network that reads sentences, of random weights, and how often it has been asked."""
-    torch.manual_seed(0)
-    text = dict(width=32, layers=1, heads=2)
-    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
-    denoiser = recipes.build(recipe).eval()
-    for weight in denoiser.parameters():
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.1)
-    passes = []
+    """The network, and how often it has been asked."""
+    denoiser, passes = small_widgets.reader(), []
     denoiser.register_forward_hook(lambda *_: passes.append(1))
     return denoiser, passes
 
@@ -412,53 +428,53 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     denoiser, passes = reader
     tokenizer = recipes.tokenizer()
     widget = prompt_lab(denoiser, tokenizer, w=2.0, steps=2)
-    menus, (image, looked) = parts(widget, ipywidgets.Dropdown), parts(widget, ipywidgets.Image)
+    menus, (image, looked) = parts(widget, ipywidgets.Dropdown), parts(widget, Picture)
     (prompt, away), (strength,) = parts(widget, ipywidgets.Text), parts(widget, ipywidgets.FloatSlider)
-    (seed, steps), words = parts(widget, ipywidgets.IntSlider), parts(widget, ipywidgets.HTML)[-1]
+    seed, steps = parts(widget, ipywidgets.IntSlider)
     assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
     x = generation.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
-    assert image.value == picture_bytes(x)
-    seen = {image.value}
+    assert image.png == picture_bytes(x)
+    seen = {image.png}
     for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),
                          (steps, 3)):
         mover.value = value
-        seen.add(image.value)
+        seen.add(image.png)
     assert len(seen) == 7
     steered = Guided(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
     x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
-    assert image.value == picture_bytes(x)
+    assert image.png == picture_bytes(x)
     drawn, maps = len(passes), set()
     for word in ("a", "red", "cat"):
         menus[-1].value = word
-        maps.add(looked.value)
+        maps.add(looked.png)
     assert len(maps) == 3
     steps.value = 2                            # seen before: comes at once
     steps.value = 3
     assert len(passes) == drawn
     prompt.value = "a blue <dragn>"            # nonsense: it says so, and goes on
-    assert "dragn" in words.value
+    assert "dragn" in words_of(widget)
     prompt.value = "a cat in teh snow"
-    assert "the" in words.value
-    assert image.value in seen
+    assert "the" in words_of(widget)
+    assert image.png in seen
     prompt.value = ""
-    assert "nothing asked" in words.value
+    assert "nothing asked" in words_of(widget)
     prompt.value = "a blue cat <&>"
-    assert "a blue cat &lt;&amp;&gt;" in words.value
-    assert image.value not in seen
+    assert "a blue cat &lt;&amp;&gt;" in words_of(widget)
+    assert image.png not in seen
 
 
 def test_the_sampler_bench_draws_what_its_sliders_say(digits):
     schedule = schedules.linear(100)
     ideal = IdealDenoiser(digits, schedule)
     widget = sampler_bench(ideal, schedule, 4, (1, 28, 28), lambda x: f"mean {x.mean():.3f}", steps=10)
-    (image,), (fresh,) = parts(widget, ipywidgets.Image), parts(widget, ipywidgets.FloatSlider)
+    (image,), (fresh,) = parts(widget, Picture), parts(widget, ipywidgets.FloatSlider)
     number, seed = parts(widget, ipywidgets.IntSlider)
     number.value, fresh.value, seed.value = 7, 1.0, 5
     noise = PictureNoise(5, 4)
     x = finish(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
-    assert image.value == picture_bytes(x, 480)
-    words = parts(widget, ipywidgets.HTML)[-1].value
+    assert image.png == picture_bytes(x, 480)
+    words = words_of(widget)
     assert "<b>7</b> steps took" in words
     assert f"mean {x.mean():.3f}" in words
 
@@ -468,17 +484,17 @@ def test_the_brush_paints_into_the_loop_and_lets_it_go_on(digits):
     two = torch.full((2, 1, 28, 28), -1.0)     # a dark picture, and one with a bright square in its middle
     two[1, :, 9:19, 9:19] = 1.0
     widget = brush(IdealDenoiser(two, schedule), schedule, (1, 28, 28), steps=10)
-    plain, touched, after = parts(widget, ipywidgets.Image)
+    plain, touched, after = parts(widget, Picture)
     across, down, size, turn = parts(widget, ipywidgets.IntSlider)
     ink, = parts(widget, ipywidgets.Dropdown)
     size.value, across.value, down.value = 14, 14, 14
     results = set()
     for value in ("white", "black"):
         ink.value, turn.value = value, 6
-        results.add(after.value)
+        results.add(after.png)
         turn.value = 10
-        results.add(after.value)
-    assert plain.value in results              # at the last turn nothing is changed by a dot ...
+        results.add(after.png)
+    assert plain.png in results              # at the last turn nothing is changed by a dot ...
     assert len(results) == 2                   # ... half way it decides which of the two it becomes
 
 
@@ -489,7 +505,7 @@ def test_the_brush_paints_where_and_when_its_sliders_say():
         return from_x0(0.5 * x_t, x_t, t, schedule)
 
     widget = brush(halves, schedule, (1, 28, 28), steps=10)
-    _, touched, after = parts(widget, ipywidgets.Image)
+    _, touched, after = parts(widget, Picture)
     across, down, size, turn = parts(widget, ipywidgets.IntSlider)
     parts(widget, ipywidgets.Dropdown)[0].value = "black"
     across.value, down.value, size.value, turn.value = 20, 3, 3, 6
@@ -498,8 +514,8 @@ def test_the_brush_paints_where_and_when_its_sliders_say():
     x_t = list(sample(halves, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
     dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
     x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                      # a dot of 3 is 3 x 3
-    assert touched.value == picture_bytes(x_t)
-    assert after.value == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
+    assert touched.png == picture_bytes(x_t)
+    assert after.png == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
 
 
 def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
@@ -518,13 +534,47 @@ def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
             number.value = steps
             await asyncio.sleep(0)
         assert not calls
-        assert "drawing" in parts(widget, ipywidgets.HTML)[-1].value
+        assert "drawing" in words_of(widget)
         await asyncio.sleep(0.3)
         assert len(calls) == 6                 # the last of them, and only that, and once
         assert len(drawn) == 1
-        assert "<b>6</b> steps" in parts(widget, ipywidgets.HTML)[-1].value
+        assert "<b>6</b> steps" in words_of(widget)
 
     asyncio.run(drag())
+
+
+def test_every_picture_says_what_it_shows_and_says_it_anew_when_it_changes():
+    every_widget = small_widgets.every_widget()
+    assert set(every_widget) == {name for name in classroom.__all__
+                                 if getattr(getattr(classroom, name), "__module__", "") == classroom.widgets.__name__}
+    for name, make in every_widget.items():
+        widget, changes = make(), 0
+        pictures = parts(widget, Picture)
+        for mover in parts(widget, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.Dropdown)):
+            before = [(picture.png, picture.alt) for picture in pictures]
+            if isinstance(mover, ipywidgets.Dropdown):
+                mover.index = (mover.index + 1) % len(mover.options)
+            else:
+                mover.value = mover.max if mover.value < mover.max else mover.min
+            for (png, alt), picture in zip(before, pictures):
+                assert (png == picture.png) or (alt != picture.alt), (name, mover.description, alt)
+                changes += png != picture.png
+                image, = Page(picture.value).all("img")
+                assert image["alt"] == picture.alt
+                assert image["src"].endswith(base64.b64encode(picture.png).decode())
+                assert len(picture.alt) > 10
+        assert changes, name
+
+
+def test_running_a_cell_again_leaves_no_models_behind(monkeypatch):
+    shell = SimpleNamespace(parent_header={"metadata": {"cellId": "one"}}, execution_count=1, user_ns={})
+    monkeypatch.setattr(classroom.widgets, "get_ipython", lambda: shell)
+    for name, make in small_widgets.every_widget().items():
+        counts = []
+        for shell.execution_count in range(1, 4):
+            make()
+            counts.append(len(live_widgets()))
+        assert counts[0] == counts[1] == counts[2], f"{name}: {counts}"
 
 
 def test_what_has_been_drawn_is_kept_but_not_without_end(monkeypatch):
@@ -541,7 +591,7 @@ def test_running_a_cell_again_closes_what_it_showed_before(digits, monkeypatch):
     schedule = schedules.linear(100)
     loop = list(sample(IdealDenoiser(digits, schedule), torch.randn(1, 1, 28, 28), schedule, 2))
     first, second = loop_player(loop), loop_player(loop)       # two in one cell live side by side
-    inside = parts(first, ipywidgets.Image)
+    inside = parts(first, Picture)
     assert not any(closed(widget) for widget in (first, second, *inside))
     shell.execution_count = 2
     third = loop_player(loop)
@@ -567,4 +617,4 @@ def test_a_failing_callback_is_seen_and_heard(digits):
     widget = denoise_slider(digits[0], breaks_later, schedule)
     with pytest.raises(RuntimeError, match="out of <luck>"):
         parts(widget, ipywidgets.IntSlider)[0].value = 7
-    assert "RuntimeError: out of &lt;luck&gt;" in parts(widget, ipywidgets.HTML)[-1].value
+    assert "RuntimeError: out of &lt;luck&gt;" in words_of(widget)

@@ -18,24 +18,28 @@ from diffusion_lessons.classroom.style import STYLE
 ON_SLIDE = ("var p=this.closest('.dl-player'),i=+this.value;"
             "p.querySelectorAll('.dl-film').forEach(function(f){f.querySelectorAll('img').forEach(function(m,k){"
             "m.style.display=k==i?'block':'none';"
-            "if(k==i)p.querySelector('output').textContent=m.dataset.title})})")
+            "if(k==i){p.querySelector('output').textContent=m.dataset.title;"
+            "p.querySelector('input').setAttribute('aria-valuetext',m.dataset.title)}})})")
 ON_PLAY = ("var b=this,p=b.closest('.dl-player'),r=p.querySelector('input');"
-           "function stop(){clearInterval(p.clock);p.clock=null;b.textContent='\u25b6 play'}"
+           "function say(sign,word){b.textContent=sign+' '+word;b.setAttribute('aria-label',word)}"
+           "function stop(){clearInterval(p.clock);p.clock=null;say('\u25b6','play')}"
            "if(p.clock){stop()}else{if(+r.value>=+r.max){r.value=0;r.oninput()}"
-           "b.textContent='\u25a0 stop';p.clock=setInterval(function(){"
+           "say('\u25a0','stop');p.clock=setInterval(function(){"
            "if(!p.isConnected||+r.value>=+r.max){stop();return}"
            "r.value=+r.value+1;r.oninput()},INTERVAL)}")
+# The slider says the frame's title as its value. <output> would say it once more, at every frame of a film that plays:
+# hence aria-live="off".
 # JupyterLab and slides use these keys to go to another cell or slide; here they shall move the film.
 ON_KEY = "if(/^(Arrow|Home|End|Page| )/.test(event.key))event.stopPropagation()"
 PLAYER = """<div class="dl-player" onkeydown="ON_KEY"
  style="display:inline-block;font-family:sans-serif;font-size:16px">
 <div style="display:flex;gap:16px">FILMS</div>
 <div style="display:flex;gap:10px;align-items:center;margin-top:8px">
-<button type="button" aria-label="play or stop" style="font-size:15px;min-width:84px;padding:3px 8px"
+<button type="button" aria-label="play" style="font-size:15px;min-width:84px;padding:3px 8px"
  onclick="ON_PLAY">\u25b6 play</button>
-<input type="range" min="0" max="LAST" step="1" value="START" aria-label="frame" style="flex:1;min-width:100px"
- oninput="ON_SLIDE">
-<output style="min-width:5em;font-variant-numeric:tabular-nums">TITLE</output>
+<input type="range" min="0" max="LAST" step="1" value="START" aria-label="frame" aria-valuetext="TITLE"
+ style="flex:1;min-width:100px" oninput="ON_SLIDE">
+<output aria-live="off" style="min-width:5em;font-variant-numeric:tabular-nums">TITLE</output>
 </div></div>"""
 
 

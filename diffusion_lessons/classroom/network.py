@@ -4,7 +4,7 @@ import math
 
 from matplotlib.patches import Rectangle
 
-from diffusion_lessons.classroom.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, Drawing, styled
+from diffusion_lessons.classroom.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, Drawing, legible, styled
 
 COLOURS = {"ResBlock": BLUE, "Attention": VERMILLION, "picture": GREEN}
 LEGEND = [  # a word, its colour, its place
@@ -40,7 +40,7 @@ def u_shape(layers, title=None):
         arrow = dict(arrowstyle="-|>", color=GREY, linewidth=1.6)
         ax.annotate("", (end, top + 0.01), (end, top + 0.27), arrowprops=arrow)
     for word, colour, place in LEGEND:
-        ax.text(*place, word, color=colour, weight="bold", fontsize=13, transform=ax.transAxes, va="top")
+        ax.text(*place, word, color=legible(colour), weight="bold", fontsize=13, transform=ax.transAxes, va="top")
     ax.set(xlim=(-0.1, x - 0.35), ylim=(min(low for *_, low in places) - 0.5, 0.85))
     ax.axis("off")
     if title:

@@ -6,7 +6,7 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
-from diffusion_lessons.classroom.style import GREY, LINES, ORANGE, Drawing, line_of, styled
+from diffusion_lessons.classroom.style import GREY, LINES, ORANGE, Drawing, contrast, legible, line_of, styled
 
 NEAR = 0.07   # lines that end closer together than this share of the height get a legend
 
@@ -97,7 +97,7 @@ def _name_lines(ax, ends):
         return
     for name, (_, y, colour) in ends.items():     # outside of the axes, where no other line runs through it
         ax.annotate(name, (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-                    color=colour, va="center", weight="bold", annotation_clip=False)
+                    color=legible(colour), va="center", weight="bold", annotation_clip=False)
 
 
 @styled
@@ -198,8 +198,8 @@ def heat_table(values, rows, columns, fmt="{:.2f}", title=None, xlabel="", ylabe
         words = fmt.format(mean[r, c])
         if table.ndim == 3 and table.shape[2] > 1:
             words += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
-        dark = paint[r, c, :3] @ [0.299, 0.587, 0.114] < 0.5
-        ax.text(c, r, words, ha="center", va="center", color="white" if dark else "black", fontsize=15)
+        ink = max(("white", "black"), key=lambda ink: contrast(ink, paint[r, c, :3]))
+        ax.text(c, r, words, ha="center", va="center", color=ink, fontsize=15)
     if best is not None:
         r, c = np.unravel_index((np.nanargmax if best == "max" else np.nanargmin)(mean), mean.shape)
         ax.add_patch(Rectangle((c - 0.48, r - 0.46), 0.96, 0.92, fill=False, linewidth=4, color=ORANGE))

@@ -5,6 +5,8 @@ import io
 import re
 
 import matplotlib
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from diffusion_lessons.generation import shown
@@ -69,6 +71,25 @@ def described(figure):
                  "with the words: ": ", ".join(text.get_text() for text in ax.texts)}
         said += [name + words for name, words in parts.items() if words.strip()]
     return "Figure. " + " ".join(re.sub(r"[\\{}]", " ", "; ".join(said).replace("$", "")).split())
+
+
+def contrast(a, b):
+    """How far two colours differ in brightness: 1 to 21. Text needs 4.5 (WCAG 2.2, criterion 1.4.3).
+
+    (L1 + 0.05) / (L2 + 0.05), L1 >= L2 the relative luminances
+    """
+    rgb = np.array([to_rgb(a), to_rgb(b)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    low, high = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return float((high + 0.05) / (low + 0.05))
+
+
+def legible(colour):
+    """The colour, darkened as far as text on white needs it.  -> "#rrggbb" """
+    rgb = np.array(to_rgb(colour))
+    while contrast(rgb, "white") < 4.5:
+        rgb *= 0.98
+    return to_hex(rgb)
 
 
 def styled(make):

@@ -19,6 +19,7 @@ from diffusion_lessons.classroom.style import ORANGE, VERMILLION
 from diffusion_lessons.datasets import critters
 from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
+from diffusion_lessons.generation import shown
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.models.gan import globe
 from diffusion_lessons.models.text import attention_maps
@@ -28,6 +29,52 @@ from diffusion_lessons.schedules import make_schedule
 REST = 0.05        # seconds that a control must rest before a slow widget draws
 KEPT = 200         # drawn results that a slow widget keeps
 _shown = {}        # cell of a notebook -> (which run of it, the widgets it made)
+
+# ipywidgets labels its menus and text fields, but neither the handles of sliders (which in 7.7 have no role or value
+# either) nor the buttons of Play, and offers no trait for it. So each widget carries this script, which takes the names
+# from the labels, and again whenever a part is redrawn. It is a handler, as in the film player, because a <script>
+# would not run here.
+ON_SHOWN = """
+var mark = this, tries = 50;
+function name(box) {
+    box.querySelectorAll('.widget-slider').forEach(function (slider) {
+        var words = slider.querySelector('label').textContent, number = slider.querySelector('.widget-readout');
+        slider.querySelectorAll('.noUi-handle, .ui-slider-handle').forEach(function (handle) {
+            handle.setAttribute('aria-label', words);
+            if (handle.matches('.ui-slider-handle')) {
+                handle.setAttribute('role', 'slider');
+                handle.setAttribute('aria-valuenow', number.textContent);
+                handle.setAttribute('aria-valuetext', number.textContent);
+            }
+        });
+        number.setAttribute('role', 'textbox');
+        number.setAttribute('aria-label', words);
+    });
+    box.querySelectorAll('.widget-play button').forEach(function (button) {
+        var sign = button.querySelector('i').classList;
+        button.setAttribute('aria-label', sign.contains('fa-play') ? 'play' : sign.contains('fa-pause') ? 'pause'
+            : sign.contains('fa-stop') ? 'back to the first step' : 'repeat');
+        if (sign.contains('fa-retweet')) button.setAttribute('aria-pressed', button.matches('.mod-active'));
+    });
+}
+(function begin() {
+    var box = mark.closest('.dl-widget');
+    if (!box) return tries-- && setTimeout(begin, 100);     // not yet in its place on the page
+    name(box);
+    new MutationObserver(function () { name(box) }).observe(box,
+        {childList: true, subtree: true, attributes: true, attributeFilter: ['class']});
+})()"""
+NAMES = ('<img alt="" hidden src="data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==" '
+         f'onload="{ON_SHOWN}">')
+
+
+class Picture(widgets.HTML):
+    """A picture with an alternative text, which the Image of ipywidgets cannot have."""
+
+    def show(self, png, alt):
+        """png: bytes;  alt: what they show, in words"""
+        self.png, self.alt = png, alt
+        self.value = shown(png, alt)[0]["text/html"]
 
 
 def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"), lengths=(1000, 100, 20), t=None,
@@ -43,7 +90,7 @@ def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"),
     curves, histogram = {}, Histogram()
     menu, length = _menu("schedule", list(schedules)), _menu("T", list(lengths))
     moment = _slider("t", 0, lengths[0], lengths[0] // 4 if t is None else t)
-    noisy, curve, numbers, words = _empty(), _empty(), _empty(), widgets.HTML()
+    noisy, curve, numbers, words = Picture(), Picture(), Picture(), widgets.HTML()
 
     def stretch(change):
         """Another T: stay at the same share of the way."""
@@ -56,12 +103,18 @@ def schedule_explorer(x0, schedules=("linear", "cosine", "constant", "sigmoid"),
             curves[which] = CurveWithDot(known[which])
         a = known[which].alpha_bar[t].item()
         x_t = add_noise(x0, torch.full((len(x0),), t), eps, known[which])
-        noisy.value, curve.value, numbers.value = picture_bytes(x_t), curves[which].draw(t), histogram.draw(x_t.cpu())
+        place = f"t = {t} of {length.value}, {menu.value} schedule"
+        noisy.show(picture_bytes(x_t), f"x_t at {place}: {a:.1%} of the variance is picture, {1 - a:.1%} is noise")
+        curve.show(curves[which].draw(t), "alpha_bar falls from 1 to "
+                                          f"{known[which].alpha_bar[-1]:.2g}; a dot marks {a:.3f} at {place}")
+        numbers.show(histogram.draw(x_t.cpu()),
+                     f"how often each value occurs in x_t at {place}: mean {x_t.mean():.2f}, standard deviation "
+                     f"{x_t.std():.2f}, of pure noise 0 and 1")
         words.value = large(f"picture: <b>{a:.1%}</b> of the variance, factor {a**0.5:.3f}; &nbsp; "
                             f"noise: <b>{1 - a:.1%}</b> of the variance, factor {(1 - a)**0.5:.3f}")
 
     length.observe(stretch, "value")
-    pictures = {"picture x0": _still(x0), "noisy picture x_t": noisy, "alpha_bar": curve,
+    pictures = {"picture x0": _still(x0, "x0, without noise"), "noisy picture x_t": noisy, "alpha_bar": curve,
                 "its numbers; dashed: pure noise": numbers}
     return _assemble([moment, menu, length], pictures, words, draw)
 
@@ -76,21 +129,24 @@ def denoise_slider(x0, denoiser, schedule=None, t=None, seed=0):
     schedule = denoiser.schedule if schedule is None else schedule
     eps = _noise_like(x0, seed)
     moment = _slider("t", 1, schedule.T, schedule.T // 2 if t is None else t)
-    noisy, estimate, error, words = _empty(), _empty(), _empty(), widgets.HTML()
+    noisy, estimate, error, words = Picture(), Picture(), Picture(), widgets.HTML()
 
     @torch.no_grad()
     def draw():
         times = torch.full((len(x0),), moment.value, device=x0.device)
         x_t = add_noise(x0, times, eps, schedule)
         eps_hat, x0_hat = denoiser(x_t, times)
-        noisy.value, estimate.value = picture_bytes(x_t), picture_bytes(x0_hat)
-        error.value = picture_bytes((x0_hat - x0).abs() - 1)
-        of_x0, of_eps = (x0_hat - x0).square().mean(), (eps_hat - eps).square().mean()
+        off = (x0_hat - x0).abs()
+        of_x0, of_eps = off.square().mean(), (eps_hat - eps).square().mean()
+        noisy.show(picture_bytes(x_t), f"x_t at t = {moment.value}")
+        estimate.show(picture_bytes(x0_hat), f"the estimate of x0 from t = {moment.value}")
+        error.show(picture_bytes(off - 1), f"where the estimate from t = {moment.value} is off: by {off.mean():.3f} on "
+                                           f"average, by {off.max():.3f} at most (black to white is 2)")
         words.value = large(f"mean squared error of the picture: <b>{of_x0:.4f}</b>; &nbsp; "
                             f"of the noise: <b>{of_eps:.4f}</b>")
 
-    pictures = {"clean picture x0": _still(x0), "noisy picture x_t": noisy, "estimate of x0": estimate,
-                "error (white: large)": error}
+    pictures = {"clean picture x0": _still(x0, "x0, without noise"), "noisy picture x_t": noisy,
+                "estimate of x0": estimate, "error (white: large)": error}
     return _assemble([moment], pictures, words, draw)
 
 
@@ -104,13 +160,15 @@ def loop_player(steps):
         raise ValueError("there is no step to show: pass list(sample(...)); a loop that has run out is empty")
     turn = _slider("step", 1, len(steps), 1)
     play = widgets.Play(min=1, max=len(steps), value=1, interval=150)
-    widgets.jslink((play, "value"), (turn, "value"))
-    given, noise, estimate, onward, words = _empty(), _empty(), _empty(), _empty(), widgets.HTML()
+    widgets.link((play, "value"), (turn, "value"))
+    given, noise, estimate, onward, words = Picture(), Picture(), Picture(), Picture(), widgets.HTML()
 
     def draw():
         step = steps[turn.value - 1]
-        given.value, noise.value = picture_bytes(step.x_t), picture_bytes(step.eps_hat)
-        estimate.value, onward.value = picture_bytes(step.x0_hat), picture_bytes(step.x_s)
+        given.show(picture_bytes(step.x_t), f"x_t at t = {step.t}, where step {turn.value} of {len(steps)} begins")
+        noise.show(picture_bytes(step.eps_hat), f"the noise in it, as guessed at t = {step.t}")
+        estimate.show(picture_bytes(step.x0_hat), f"the estimate of x0 from t = {step.t}")
+        onward.show(picture_bytes(step.x_s), f"x_s at t = {step.s}, where step {turn.value} of {len(steps)} ends")
         words.value = large(f"step <b>{turn.value}</b> of {len(steps)}: "
                             f"from t = <b>{step.t}</b> to <b>{step.s}</b>")
 
@@ -130,7 +188,7 @@ def walk_slider(generator, seed=0, step=30):
     turns, tilts = torch.arange(0.0, 360, step), torch.arange(90.0, -91, -step)
     grid = torch.cartesian_prod(tilts, turns)                                   # (N, 2): tilt, turn
     turn, tilt = _slider("turn", 0, 360, 0), _slider("tilt", -90, 90, 0)
-    here, where, words = _empty(), _empty(), widgets.HTML()
+    here, where, words = Picture(), Picture(), widgets.HTML()
 
     @torch.no_grad()
     def pictures(turn, tilt):
@@ -142,11 +200,15 @@ def walk_slider(generator, seed=0, step=30):
     atlas = Image.fromarray(tile(atlas))
 
     def draw():
-        here.value = picture_bytes(pictures(torch.tensor([float(turn.value)]), torch.tensor([float(tilt.value)])))
+        place = f"turn {turn.value}°, tilt {tilt.value}°"
+        x = pictures(torch.tensor([float(turn.value)]), torch.tensor([float(tilt.value)]))
+        here.show(picture_bytes(x), f"what the generator makes at {place}")
         x, y = (turn.value / step + 0.5) % len(turns) * wide, ((90 - tilt.value) / step + 0.5) * high
         marked = atlas.copy()
         ImageDraw.Draw(marked).ellipse((x - 9, y - 9, x + 9, y + 9), outline=ORANGE, width=4)
-        where.value = png(marked.resize((marked.width * SIZE // marked.height, SIZE)))
+        where.show(png(marked.resize((marked.width * SIZE // marked.height, SIZE))),
+                   f"{len(grid)} pictures, every {step}°: turn from left to right, tilt from 90° at the top to -90° "
+                   f"below; a ring marks {place}")
         words.value = large(f"turn <b>{turn.value}</b>°, tilt <b>{tilt.value}</b>°: {generator.latent} numbers of "
                             "noise, one picture")
 
@@ -161,7 +223,7 @@ def sampler_bench(denoiser, schedule, count, shape, read=None, steps=20):
     """
     number, dice = _slider("steps", 1, 100, steps), _slider("seed", 0, 99, 0)
     fresh = _slider("eta", 0.0, 1.0, 0.0, step=0.1)
-    made, words, known = _empty(), widgets.HTML(), {}
+    made, words, known = Picture(), widgets.HTML(), {}
 
     def draw():
         def loop():
@@ -170,9 +232,10 @@ def sampler_bench(denoiser, schedule, count, shape, read=None, steps=20):
             return x, time.perf_counter() - began
 
         x, seconds = _once(known, (number.value, fresh.value, dice.value), loop)
-        made.value = picture_bytes(x, 2 * SIZE)
-        words.value = large(f"<b>{number.value}</b> steps took {seconds:.2f} s"
-                            + (f"; &nbsp; {read(x)}" if read else ""))
+        said = f"; &nbsp; {read(x)}" if read else ""
+        made.show(picture_bytes(x, 2 * SIZE), f"{count} pictures after {number.value} steps, eta = {fresh.value:g}, "
+                                              f"from the noise of seed {dice.value}")
+        words.value = large(f"<b>{number.value}</b> steps took {seconds:.2f} s{said}")
 
     return _assemble([number, fresh, dice], {"what comes out": made}, words, draw, slow=True)
 
@@ -189,7 +252,7 @@ def brush(denoiser, schedule, shape, steps=20, seed=0):
     across, down = _slider("across", 0, W - 1, W // 2), _slider("down", 0, H - 1, H // 2)
     width, turn = _slider("size", 1, H // 2, max(2, H // 8)), _slider("at turn", 1, steps, steps // 3)
     ink = _menu("ink", ["white", "black"])
-    touched, after, words = _empty(), _empty(), widgets.HTML()
+    touched, after, words = Picture(), Picture(), widgets.HTML()
 
     def draw():
         def paint():
@@ -204,11 +267,14 @@ def brush(denoiser, schedule, shape, steps=20, seed=0):
 
         state = tuple(mover.value for mover in (across, down, width, turn, ink))
         x_t, x, t = _once(known, state, paint)
-        touched.value, after.value = picture_bytes(x_t), picture_bytes(x)
         changed = (x - turns[-1].x_s).abs().mean().item() / 2
+        dot = f"x_t at t = {t} with a {ink.value} dot, {width.value} wide, {across.value} across, {down.value} down"
+        touched.show(picture_bytes(x_t), dot)
+        after.show(picture_bytes(x), f"what the loop makes of {dot}: the picture has changed by {changed:.1%}")
         words.value = large(f"painted at t = <b>{t}</b>: the picture has changed by {changed:.1%}")
 
-    pictures = {"without your dot": _still(turns[-1].x_s), "x_t with your dot": touched, "what becomes of it": after}
+    pictures = {"without your dot": _still(turns[-1].x_s, "what the loop makes without a dot"),
+                "x_t with your dot": touched, "what becomes of it": after}
     return _assemble([across, down, width, turn, ink], pictures, words, draw, slow=True)
 
 
@@ -232,7 +298,7 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0):
     strength, number = _slider("w", 0.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
     turns, chosen = _slider("steps", 2, 50, steps), tokenizer.split(sentence.value)
     word = _menu("look for", chosen, chosen[2])        # "a green frog ...": the animal
-    picture, looked, words, known = _empty(), _empty(), widgets.HTML(), {}
+    picture, looked, words, known = Picture(), Picture(), widgets.HTML(), {}
 
     @torch.no_grad()
     def paint(text, negative, w, seed, steps):
@@ -250,14 +316,19 @@ def prompt_lab(denoiser, tokenizer, w=4.0, steps=25, seed=0):
             asked = sentence.value, away.value, strength.value, number.value, turns.value
             x, maps = _once(known, asked, lambda: paint(*asked))
         except ValueError as error:                      # a word that it does not know, or too many of them
-            words.value = large(f'<span style="color:{VERMILLION}">{error}</span>')
+            words.value = _trouble(str(error))
             return
         if list(word.options) != chosen:
             word.options = chosen
-        picture.value = picture_bytes(x)
+        wish = (f"{sentence.value or 'nothing'!r} (not this: {away.value or 'nothing'!r}; w = {strength.value:g}, "
+                f"{turns.value} steps, seed {number.value})")
+        picture.show(picture_bytes(x), f"what it draws for {wish}")
         if chosen:
             place = maps[1 + (word.index or 0)]           # the first token is START
-            looked.value = picture_bytes((2 * place / place.max() - 1)[None])
+            down, across = divmod(int(place.argmax()), place.shape[1])
+            looked.show(picture_bytes((2 * place / place.max() - 1)[None]),
+                        f"where it looked for the word {word.value!r}, most at {down + 1} of {len(place)} down, "
+                        f"{across + 1} of {place.shape[1]} across, when it drew {wish}")
         words.value = large(f"<b>{html.escape(sentence.value) or '(nothing asked)'}</b>")
 
     def take_from_menus(change):
@@ -276,7 +347,7 @@ def _assemble(movers, pictures, words, draw, slow=False, beside=()):
         try:
             draw()
         except Exception as error:      # notebooks hide a callback's error: say it where the learner looks
-            words.value = large(f'<b style="color:{VERMILLION}">{type(error).__name__}: {html.escape(str(error))}</b>')
+            words.value = _trouble(f"{type(error).__name__}: {error}")
             raise
 
     redraw()
@@ -288,7 +359,9 @@ def _assemble(movers, pictures, words, draw, slow=False, beside=()):
     cells = [widgets.VBox([widgets.HTML(large(name)), picture], layout=widgets.Layout(margin="0 12px 0 0"))
              for name, picture in pictures.items()]
     rows = [widgets.HBox(part, layout=widgets.Layout(flex_flow="row wrap")) for part in ([*beside, *movers], cells)]
-    return _instead_of_the_last(widgets.VBox([*rows, words]))
+    box = widgets.VBox([*rows, words, widgets.HTML(NAMES)])
+    box.add_class("dl-widget")
+    return _instead_of_the_last(box)
 
 
 def _at_rest(work, words):
@@ -333,8 +406,11 @@ def _instead_of_the_last(box):
 
 
 def _close(widget):
-    for child in getattr(widget, "children", ()):
-        _close(child)
+    """Close a widget and all that it is made of: its children, its layout, its style."""
+    parts = [getattr(widget, name) for name in widget.keys]
+    for part in [*parts, *getattr(widget, "children", ())]:
+        if isinstance(part, widgets.Widget):
+            _close(part)
     widget.unobserve_all()
     widget.close()
 
@@ -354,12 +430,15 @@ def large(text):
     return f'<span style="font-size:16px">{text}</span>'
 
 
-def _empty():
-    return widgets.Image(format="png", layout=widgets.Layout(object_fit="none"))
+def _trouble(text):
+    """Words about an error. Only their edge is coloured: red letters are hard to read, on white and on black."""
+    return large(f'<b style="border-left:6px solid {VERMILLION};padding-left:10px">{html.escape(text)}</b>')
 
 
-def _still(x):
-    return widgets.Image(value=picture_bytes(x), format="png")
+def _still(x, alt):
+    picture = Picture()
+    picture.show(picture_bytes(x), alt)
+    return picture
 
 
 def _batch(x):

@@ -1,14 +1,13 @@
 """One JupyterLab and one Chromium for all browser tests; a page of its own for each lesson."""
 
-from pathlib import Path
+from contextlib import contextmanager
 
+import nbformat
 import pytest
 from lab import find_chromium, running_lab
-from lesson import Lesson
+from lesson import SHOTS, Lesson
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "build" / "browser"      # git ignores build/
 # No host but this machine has an address: what a page asks of the network is refused, and noted by wire.Ears.
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
@@ -34,20 +33,50 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def open_lesson(lab, browser, request):
-    """open_lesson(path): a copy of this notebook in JupyterLab, its kernel ready."""
+@contextmanager
+def opening(lab, browser):
+    """open_lesson(path): a copy of this notebook in JupyterLab, its kernel ready. At the end all are closed."""
     pages = []
 
-    def open_it(path, shots=SHOTS):
+    def open_lesson(path, shots=SHOTS, **how):
         (lab.folder / path.name).write_bytes(path.read_bytes())
         page = browser.new_page()
         pages.append(page)
         lesson = Lesson(page, lab, path.stem, shots)
-        lesson.open()
+        lesson.open(**how)
         return lesson
 
-    yield open_it
+    yield open_lesson
     for page in pages:
         page.close()
     lab.stop_kernels()
+
+
+@pytest.fixture
+def open_lesson(lab, browser):
+    with opening(lab, browser) as open_lesson:
+        yield open_lesson
+
+
+def run_cells(open_lesson, folder, sources, shots):
+    """A notebook of these code cells, opened and run."""
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    path = folder / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    lesson = open_lesson(path, shots)
+    lesson.run_all()
+    return lesson
+
+
+@pytest.fixture
+def open_cells(open_lesson, tmp_path):
+    """open_cells(source, ...): a notebook of these code cells, opened and run."""
+    return lambda *sources: run_cells(open_lesson, tmp_path, sources, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cells(lab, browser, request, tmp_path_factory):
+    """The cells that a module names CELLS, opened and run once for all its tests."""
+    with opening(lab, browser) as open_lesson:
+        yield run_cells(open_lesson, tmp_path_factory.mktemp("cells"), request.module.CELLS, SHOTS)

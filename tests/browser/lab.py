@@ -46,8 +46,9 @@ class Lab:
         self.folder, self.said = folder, said
         self.root, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(16)
 
-    def url(self, name):
-        return f"{self.root}/lab/tree/{name}?reset&token={self.token}"
+    def url(self, name, app="lab/tree"):
+        """Where a notebook is shown, by JupyterLab or (app="notebooks") by Notebook 7, which the same server serves."""
+        return f"{self.root}/{app}/{name}?reset&token={self.token}"
 
     def ask(self, path, method="GET"):
         headers = {"Authorization": f"token {self.token}"}

@@ -2,15 +2,18 @@
 
 import re
 import time
+from pathlib import Path
 
 from wire import Ears
 
+SHOTS = Path(__file__).resolve().parents[2] / "build" / "browser"      # git ignores build/
 WIDE, HIGH = 1280, 1500      # screen pixels of the window
 START = 240                  # seconds until JupyterLab has loaded, and its kernel is there
 CELL = 600                   # seconds that one cell may take: a busy machine is slow
 MOVE = 60                    # seconds until a moved widget must show another picture
 WHOLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 OUTPUT = f"{WHOLE} .jp-Cell-outputArea"
+NAMED = {"slider", "button", "combobox", "textbox", "spinbutton", "checkbox", "image", "img"}    # roles in Chromium
 
 # The visible pictures of an area, as hashes of their bytes: an address may be new although the picture is the same.
 # Where there is no picture, its words count.
@@ -23,6 +26,39 @@ LOOK = """async area => {
         if (shown.length) return (await Promise.all(shown.map(hash))).join(' ');
     } catch { return null }    // replaced while we looked
     return [...area.querySelectorAll('.jp-RenderedText, .jp-RenderedHTML, .widget-html')].map(t => t.innerText).join();
+}"""
+
+
+# Letters that are hard to read: those of the course's HTML and of its widgets whose colour differs too little from what
+# they stand on (WCAG 2.2, criterion 1.4.3). Colours may be given in any way that a style sheet knows, so a canvas reads
+# them; what is half transparent lies on what is behind it. Returns how many texts there were, and the pale ones.
+PALE = """areas => {
+    const pen = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+    const over = (below, colour) => {
+        pen.fillStyle = below; pen.fillRect(0, 0, 1, 1);
+        pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+        return `rgb(${[...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)})`;
+    };
+    const behind = e => e ? over(behind(e.parentElement), getComputedStyle(e).backgroundColor) : 'white';
+    const light = colour => colour.match(/[0-9]+/g).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0.05);
+    const pale = [], seen = new Set();
+    const judge = (e, words) => {
+        if (!words.trim() || !e.checkVisibility({visibilityProperty: true})) return;
+        seen.add(words);
+        const ground = behind(e), ink = over(ground, getComputedStyle(e).color);
+        const [low, high] = [light(ground), light(ink)].sort((a, b) => a - b), contrast = high / low;
+        if (contrast < 4.5) pale.push(`${contrast.toFixed(2)}: ${ink} on ${ground}: ${words.trim().slice(0, 80)}`);
+    };
+    for (const area of areas) {
+        const texts = document.createTreeWalker(area, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode())
+            if (!texts.currentNode.parentElement.closest('option, style'))
+                judge(texts.currentNode.parentElement, texts.currentNode.data);
+        for (const field of area.querySelectorAll('select, input:not([type=range])')) judge(field, field.value);
+    }
+    return [seen.size, pale];
 }"""
 
 
@@ -51,10 +87,11 @@ class Lesson:
 
     # running
 
-    def open(self):
-        self.page.goto(self.lab.url(f"{self.name}.ipynb"))
+    def open(self, **how):
+        """how: see Lab.url"""
+        self.page.goto(self.lab.url(f"{self.name}.ipynb", **how))
         self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for()
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        self.wait(self.idle, START, "the kernel is there")
         self.check()
 
     def command(self, menu, command):
@@ -84,6 +121,14 @@ class Lesson:
         self.wait(lambda: self.count_done() < total, 120, "the numbers of the run before are gone")
         self.wait_for_cells()
 
+    def run_all_again(self):
+        """Every cell once more, in the same kernel: each gets a higher number."""
+        before = self.numbers()
+        self.command("Run", "runmenu:run-all")
+        self.wait(lambda: len(self.numbers()) == len(before) and min(self.numbers()) > max(before), CELL,
+                  "each cell has run again")
+        self.wait_for_cells()
+
     def wait_for_cells(self):
         total = self.page.locator(f"{WHOLE} .jp-CodeCell").count()
         done = 0
@@ -96,8 +141,12 @@ class Lesson:
         self.check_page()
 
     def count_done(self):
+        return len(self.numbers())
+
+    def numbers(self):
+        """The numbers of the cells that are done, from top to bottom."""
         prompts = self.page.locator(f"{WHOLE} .jp-CodeCell .jp-InputPrompt").all_text_contents()
-        return sum(bool(re.fullmatch(r"\[\d+\]:", text.strip())) for text in prompts)
+        return [int(number) for number in re.findall(r"\[(\d+)\]:", " ".join(prompts))]
 
     def check_page(self):
         """What is wrong although nobody raised anything: errors shown, pictures missing, formulas not understood."""
@@ -116,6 +165,45 @@ class Lesson:
             "list => list.filter(o => o.scrollWidth > o.clientWidth + 2)"
             ".map(o => [o.scrollWidth, o.clientWidth, o.innerText.slice(0, 80)])")
         assert not wide, f"wider than the page: {wide}"
+
+    def check_contrast(self):
+        """Whether the words of the course's boxes, films and widgets can be read. Returns how many there are."""
+        count, pale = self.page.locator(f"{WHOLE} .jp-RenderedHTML, {OUTPUT} .jupyter-widgets").evaluate_all(PALE)
+        assert not pale, "too pale to be read:\n" + "\n".join(pale)
+        return count
+
+    def spoken(self):
+        """What Chromium tells a screen reader of the outputs: a list of (role, name, {property: value})."""
+        devtools = self.page.context.new_cdp_session(self.page)
+        devtools.send("DOM.enable")
+        devtools.send("Accessibility.enable")
+        root = devtools.send("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+        places = devtools.send("DOM.querySelectorAll", {"nodeId": root, "selector": OUTPUT})["nodeIds"]
+        told = [node for place in places
+                for node in devtools.send("Accessibility.queryAXTree", {"nodeId": place})["nodes"]
+                if not node["ignored"]]
+        devtools.detach()
+        return [(node["role"]["value"], node["name"]["value"].strip(),
+                 {p["name"]: p["value"].get("value") for p in node["properties"]}) for node in told]
+
+    def check_names(self):
+        """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
+        told = self.spoken()
+        nameless = [one for one in told if one[0] in NAMED and not one[1]]
+        assert not nameless, f"without a name: {nameless}"
+        unset = [one for one in told if one[0] == "slider" and not one[2].get("valuetext")]
+        assert not unset, f"without a value: {unset}"
+        return told
+
+    def theme(self, name):
+        """Choose a theme from the menu bar."""
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile("^Settings$")).click()
+        self.page.locator('.lm-Menu-item[data-type="submenu"]', has_text=re.compile("^Theme$")).hover()
+        themes = self.page.locator('.lm-Menu-item[data-command="apputils:change-theme"]')
+        themes.filter(has_text=re.compile(f"^{name}$")).click()
+        body = self.page.locator("body")
+        self.wait(lambda: body.get_attribute("data-jp-theme-name") == name, 30, f"the theme {name}")
+        self.page.wait_for_timeout(500)
 
     def check_is_seen(self):
         """Text, code and a figure can be scrolled to, and then stand within the window."""

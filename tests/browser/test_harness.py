@@ -1,9 +1,10 @@
 """The browser tests can fail: each of these notebooks has one fault, and it is seen."""
 
-import nbformat
 import pytest
 from lab import find_chromium
 from moving import move_all
+
+pytestmark = pytest.mark.long
 
 # A picture of one colour, with a slider and a menu. It does without torch, whose import takes seconds.
 PICTURE = """
@@ -22,22 +23,6 @@ redraw()
 """
 WATCH = "slider.observe(redraw, 'value'); menu.observe(redraw, 'value')\n"
 SHOW = "display(ipywidgets.VBox([slider, menu, picture]))\n"
-
-
-@pytest.fixture
-def open_cells(open_lesson, tmp_path):
-    """open_cells(source, ...): a notebook of these code cells, opened and run."""
-
-    def open_them(*sources):
-        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        path = tmp_path / "notebook.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-        lesson = open_lesson(path, shots=tmp_path)
-        lesson.run_all()
-        return lesson
-
-    return open_them
 
 
 def test_a_good_notebook_passes(open_cells):
@@ -112,6 +97,18 @@ def test_an_error_on_the_page(open_cells):
 def test_a_page_that_looks_wrong(open_cells, source, words):
     with pytest.raises(AssertionError, match=words):
         open_cells(f"from IPython.display import HTML\n{source}")
+
+
+def test_words_that_are_too_pale(open_cells):
+    lesson = open_cells("from IPython.display import HTML\nHTML('<p>black</p><p style=\"color:#999\">grey</p>')")
+    with pytest.raises(AssertionError, match="(?s)too pale to be read:\n2.8.*grey"):
+        lesson.check_contrast()
+
+
+def test_a_control_and_a_picture_without_a_name(open_cells):
+    lesson = open_cells("import ipywidgets\nipywidgets.IntSlider(description='loud')", PICTURE + "picture")
+    with pytest.raises(AssertionError, match="(?s)without a name.*slider.*image"):
+        lesson.check_names()
 
 
 def test_without_chromium_it_says_how_to_get_one(monkeypatch):

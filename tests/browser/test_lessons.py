@@ -1,23 +1,37 @@
-"""Each lesson in JupyterLab, as a learner meets it: it runs, everything that can be moved moves, nothing complains."""
+"""Each lesson in JupyterLab, as a learner meets it: it runs, everything that can be moved moves, nothing complains.
+
+The lessons that train for minutes are long: without them the quick ones, and all widgets in test_eyes_and_ears.py.
+"""
 
 from pathlib import Path
 
 import pytest
-from lesson import WHOLE
+from lesson import SHOTS, WHOLE
 from moving import move_all
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-SHOWN = "02_adding_noise.ipynb"     # quick, and with formulas, film strips, a film and a widget
+SHOWN = NOTEBOOKS[2]        # quick, and with formulas, film strips, a film and a widget
+LONG = [path for path in NOTEBOOKS if path not in (NOTEBOOKS[0], SHOWN)]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.long] * (path in LONG))
+                                  for path in NOTEBOOKS])
 def test_runs_and_its_widgets_move(open_lesson, path):
-    lesson = open_lesson(path)
+    learns(open_lesson(path))
+
+
+def test_in_notebook_7(open_lesson):
+    learns(open_lesson(SHOWN, SHOTS / "notebook7", app="notebooks"))
+
+
+def learns(lesson):
     lesson.run_all()
     lesson.shoot_all()
     print(move_all(lesson))
     lesson.check()
     lesson.check_page()
+    lesson.check_contrast()
+    lesson.check_names()
 
 
 def font_sizes(lesson):
@@ -27,8 +41,9 @@ def font_sizes(lesson):
             for place in places]
 
 
+@pytest.mark.long
 def test_presentation_and_single_document_mode(open_lesson):
-    lesson = open_lesson(NOTEBOOKS[0].with_name(SHOWN))
+    lesson = open_lesson(SHOWN)
     room = lesson.width()
 
     lesson.command("View", "application:toggle-presentation-mode")

@@ -11,7 +11,10 @@ SIGNS = {"right": (GREEN, "\u2713"), "not yet": (VERMILLION, "\u2717"), "not tri
 
 
 class Box:
-    """A few words with a coloured edge and a sign, so that the colour is not needed to read it."""
+    """A few words with a coloured edge and a sign, so that the colour is not needed to read it.
+
+    The words keep the page's own colour: one that can be read on white is too dark for a dark page.
+    """
 
     def __init__(self, kind, words):
         self.kind, self.words = kind, words
@@ -22,7 +25,7 @@ class Box:
     def _repr_html_(self):
         colour, sign = SIGNS[self.kind]
         return (f'<div style="border-left:6px solid {colour};padding:6px 12px;margin:4px 0;white-space:pre-wrap;'
-                f'font-family:sans-serif;font-size:15px;line-height:1.45"><b style="color:{colour}">{sign}</b> '
+                f'font-family:sans-serif;font-size:15px;line-height:1.45"><b>{sign}</b> '
                 f"{html.escape(self.words)}</div>")
 
 
@@ -50,7 +53,8 @@ class Report:
 
     def _repr_html_(self):
         def cell(id, one):
-            return f'<td style="color:{SIGNS[one["state"]][0]};padding:2px 14px">{self.words(id, one)}</td>'
+            return (f'<td><span style="border-left:6px solid {SIGNS[one["state"]][0]};padding:2px 14px 2px 8px">'
+                    f"{self.words(id, one)}</span></td>")
 
         rows = [f"<tr><td>lesson {int(number):02}</td>" + "".join(cell(id, one) for id, one in lesson.items()) + "</tr>"
                 for number, lesson in self.lessons.items()]

@@ -1,0 +1,85 @@
+"""What can be read on light and on dark pages, and what a screen reader is told: boxes, a film and all widgets."""
+
+import re
+
+import pytest
+from moving import SLIDER, move_all
+
+CELLS = [
+    """
+import torch
+from diffusion_lessons.classroom import animate
+from diffusion_lessons.classroom.exercises import check, hint, progress
+from diffusion_lessons.forward import add_noise
+from tests.small_widgets import every_widget
+from tests.widget_mover import live_widgets
+make = every_widget()
+""",
+    """check("2.1", add_noise)
+check("2.1", lambda x0, t, eps, schedule: x0)
+check("2.2", ...)
+hint("2.1")
+progress()""",
+    'animate([torch.full((1, 8, 8), k / 3) for k in range(3)], titles=["t = 400", "t = 200", "t = 0"])',
+    *(f'make["{name}"]()' for name in ("schedule_explorer", "denoise_slider", "loop_player", "walk_slider",
+                                       "sampler_bench", "brush", "prompt_lab")),
+    'print("models:", len(live_widgets()))',
+]
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_words_can_be_read(cells, theme):
+    cells.theme(theme)
+    cells.shoot_all(theme.split()[1].lower())
+    assert cells.check_contrast() > 60
+    prompt, lab = cells.page.locator(".widget-text input").first, cells.areas(SLIDER)[-1]
+
+    def write(words, answer):
+        prompt.fill(words)
+        prompt.press("Enter")
+        cells.wait(lambda: lab.locator("b", has_text=answer).count(), 30, f"an answer to {words!r}")
+
+    before = prompt.input_value()
+    write("a blue dragn", "dragn")
+    cells.check_contrast()
+    write(before, before)
+    boxes = cells.page.locator(".jp-RenderedHTML").all_inner_texts()
+    assert [sum(words.startswith(sign) for words in boxes) for sign in "✓✗…?"] == [1, 1, 1, 1]
+    assert any("exercises solved" in words for words in boxes)
+
+
+def values(cells):
+    return [(role, name, about.get("valuetext")) for role, name, about in cells.spoken()]
+
+
+def test_controls_and_pictures_have_names(cells):
+    told = cells.check_names()
+    names = {role: {name for kind, name, _ in told if kind == role} for role in ("slider", "button", "combobox")}
+    assert {"frame", "t", "step", "turn", "eta", "w"} <= names["slider"]
+    assert {"play", "back to the first step", "repeat"} <= names["button"]
+    assert {"schedule", "T", "ink", "look for"} <= names["combobox"]
+
+    explorer, film = cells.areas(SLIDER)[0], cells.page.locator(".dl-player")
+    handle, frame = explorer.locator(SLIDER), film.locator("input")
+    for key, t in (("End", 100), ("Home", 0)):
+        cells.changed(explorer, lambda key=key: (handle.focus(), cells.page.keyboard.press(key)), key)
+        assert ("slider", "t", str(t)) in values(cells)
+        assert explorer.locator("img:visible").nth(1).get_attribute("alt").startswith(f"x_t at t = {t} of 100, linear")
+    for key, words in (("ArrowRight", "t = 200"), ("End", "t = 0")):
+        cells.changed(film, lambda key=key: (frame.focus(), cells.page.keyboard.press(key)), key)
+        assert ("slider", "frame", words) in values(cells)
+    cells.check_names()      # what was redrawn has its names too
+
+
+def test_running_the_cells_again_leaves_no_models_behind(cells):
+    def models():
+        return int(re.search(r"models: (\d+)", cells.page.locator(".jp-RenderedText").last.inner_text())[1])
+
+    before = models()
+    cells.run_all_again()
+    assert models() == before > 100
+
+
+def test_every_widget_moves(cells):
+    counts = move_all(cells)
+    assert counts == {".dl-player": 1, ".widget-play": 1, SLIDER: 15, "select": 8, ".widget-text input": 2}, counts

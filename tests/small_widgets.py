@@ -1,0 +1,46 @@
+"""Every widget of the course, made of networks and pictures so small that it draws at once."""
+
+import torch
+
+from diffusion_lessons import recipes, schedules
+from diffusion_lessons.classroom import (
+    brush,
+    denoise_slider,
+    loop_player,
+    prompt_lab,
+    sampler_bench,
+    schedule_explorer,
+    walk_slider,
+)
+from diffusion_lessons.ideal import IdealDenoiser
+from diffusion_lessons.models.gan import DigitGenerator
+from diffusion_lessons.samplers import sample
+
+
+def reader():
+    """A small network that reads sentences, of random weights."""
+    torch.manual_seed(0)
+    text = dict(width=32, layers=1, heads=2)
+    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
+    denoiser = recipes.build(recipe).eval()
+    for weight in denoiser.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    return denoiser
+
+
+def every_widget():
+    """{name: a function without arguments that makes this widget}"""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(12, 1, 28, 28, generator=generator) * 2 - 1
+    schedule, reads = schedules.linear(100), reader()
+    ideal = IdealDenoiser(x, schedule)
+    loop = list(sample(ideal, torch.randn(1, 1, 28, 28, generator=generator), schedule, 5))
+    walk = DigitGenerator(latent=8, width=8).eval()
+    return {"schedule_explorer": lambda: schedule_explorer(x[0], lengths=(100, 20)),
+            "denoise_slider": lambda: denoise_slider(x[0], ideal, schedule),
+            "loop_player": lambda: loop_player(loop),
+            "walk_slider": lambda: walk_slider(walk, step=90),
+            "sampler_bench": lambda: sampler_bench(ideal, schedule, 2, (1, 28, 28), steps=2),
+            "brush": lambda: brush(ideal, schedule, (1, 28, 28), steps=5),
+            "prompt_lab": lambda: prompt_lab(reads, recipes.tokenizer(), steps=2)}
