@@ -18,7 +18,7 @@ from tqdm import tqdm
 from diffusion_lessons.classroom.exercises import EXERCISES, judging
 from diffusion_lessons.classroom.exercises.judging import Raised, Verdict, describe, judge
 from diffusion_lessons.classroom.exercises.limits import TooLong, within
-from diffusion_lessons.classroom.grading import notebook
+from diffusion_lessons.classroom.grading import notebook, wire
 from diffusion_lessons.classroom.grading.sandbox import Lost, Sandbox
 
 READING = 20.0      # seconds to read a notebook, before anything in it is run
@@ -49,8 +49,9 @@ class Remote:
     def __call__(self, *arguments):
         # a little less than `judge` allows, so that it is the child that ends, and not only the waiting for it
         reply = answer(self.sandbox.call(list(arguments), 0.9 * judging.SECONDS))
+        inputs = wire.tensors(arguments)
         for k, value in reply["changed"]:    # written into there, so written into here
-            arguments[k].data = value.to(arguments[k].dtype)
+            inputs[k].data = value.to(inputs[k].dtype)
         return reply["result"]
 
 

@@ -18,7 +18,7 @@ import traceback
 import types
 
 import torch
-from wire import CELLS, StandIn, read, write
+from wire import CELLS, StandIn, read, tensors, write
 
 PACKAGE = "diffusion_lessons"
 # As `notebook` compiles: annotations may name what belongs to the package, so they stay unread.
@@ -137,10 +137,11 @@ class Child:
                 space.pop(word, None)    # an older thing of that name is not what was meant
 
     def call(self, arguments):
-        """What the function gives back, and those tensors that it wrote into."""
-        before = [a.clone() if isinstance(a, torch.Tensor) else None for a in arguments]
+        """What the function gives back, and those tensors of its input that it wrote into, by number."""
+        inputs = tensors(arguments)
+        before = [a.clone() for a in inputs]
         result = self.function(*arguments)
-        changed = [[k, a] for k, (a, b) in enumerate(zip(arguments, before)) if b is not None and not torch.equal(a, b)]
+        changed = [[k, a] for k, (a, b) in enumerate(zip(inputs, before)) if not torch.equal(a, b)]
         return {"result": result, "changed": changed}
 
 

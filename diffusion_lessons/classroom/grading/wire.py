@@ -102,6 +102,19 @@ def attributes(value):
     return {name: getattr(value, name) for name in names}
 
 
+def tensors(value):
+    """All tensors in a value, in the same order at both ends: those of an object are its attributes that travel."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, StandIn):
+        parts = vars(value).values()
+    else:
+        parts = value if isinstance(value, (list, tuple)) else attributes(value).values()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
 def decode(form, blob, kept):
     """The value again. kept(form, items) gives what stayed with the parent: there it is the thing itself.
 
