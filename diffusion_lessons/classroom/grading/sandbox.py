@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,7 @@ class Sandbox:
         self.hidden, self.memory = hidden, memory
         self.isolated = can_isolate() if isolated is None else isolated
         self.process, self.busy, self.kept = None, False, []
+        self.spent = 0.0    # seconds of waiting for learners' code
 
     def __enter__(self):
         return self
@@ -172,13 +174,15 @@ class Sandbox:
         """
         if self.process is None:
             raise Lost(GONE)
-        self.busy, outcome = True, queue.SimpleQueue()
+        self.busy, outcome, start = True, queue.SimpleQueue(), time.monotonic()
         threading.Thread(target=self.exchange, args=(self.process, message, outcome), daemon=True).start()
         try:
             found = outcome.get(timeout=seconds)
         except queue.Empty:
             self.end(close=False)    # the thread is still reading
             raise TooLong from None
+        finally:
+            self.spent += time.monotonic() - start if message is not None else 0.0
         self.busy = False
         if isinstance(found, Exception):
             self.end()
