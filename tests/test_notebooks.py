@@ -1,7 +1,6 @@
 """Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
 
 import ast
-import re
 from pathlib import Path
 
 import nbformat
@@ -9,6 +8,7 @@ import pytest
 from notebook_runner import run_notebook
 
 from diffusion_lessons.classroom.colab import FIRST_CELL
+from diffusion_lessons.classroom.grading.notebook import as_python
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -23,11 +23,6 @@ def read(path):
 
 def code_cells(nb):
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
-
-
-def plain_python(source):
-    """The cell without the lines that only a notebook understands (%magic, !command)."""
-    return re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE)
 
 
 def test_there_are_notebooks():
@@ -76,7 +71,7 @@ def test_code_cells_are_short(path):
 @each_notebook
 def test_says_what_it_imports(path):
     for i, cell in code_cells(read(path)):
-        for node in ast.walk(ast.parse(plain_python(cell.source))):
+        for node in ast.walk(ast.parse(as_python(cell.source))):
             if isinstance(node, ast.ImportFrom):
                 assert all(alias.name != "*" for alias in node.names), f"cell {i} imports a star"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 
 from diffusion_lessons.classroom.exercises import EXERCISES, record
+from diffusion_lessons.classroom.grading.notebook import as_python, checks
 
 FOLDER = Path(__file__).resolve().parent.parent
 
@@ -25,19 +26,11 @@ def fill_in(notebook):
     """Put the references in place of the stubs. Returns the numbers of the exercises that were filled in."""
     found = []
     for cell in notebook.cells:
-        id = checked(cell) if cell.cell_type == "code" else None
-        if id:
+        text = as_python(cell.source) if cell.cell_type == "code" else ""
+        for id, _ in checks(ast.parse(text), text):
             cell.source = filled(cell.source, EXERCISES[id])
             found.append(id)
     return found
-
-
-def checked(cell):
-    """The number of the exercise that a cell checks, or None."""
-    for node in ast.walk(ast.parse(cell.source)) if "check(" in cell.source else ():
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "check":
-            return node.args[0].value
-    return None
 
 
 def filled(source, exercise):

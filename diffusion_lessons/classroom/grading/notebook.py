@@ -259,7 +259,7 @@ def pass_over(found, source, why):
 def reason(error):
     """Why a cell is not Python, in a few words."""
     line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""
-    return f"{getattr(error, 'msg', None) or error or type(error).__name__}"[:200] + line
+    return (getattr(error, "msg", None) or str(error) or type(error).__name__)[:200] + line
 
 
 def is_idle(text, statements):
