@@ -86,13 +86,14 @@ def grade_attempt(exercise, attempt, sandbox, modules):
         return judge(exercise, ...)
     lent = {f"{function.__module__}.{function.__name__}": function for function in exercise.given}
     code = {"cells": attempt.cells, "attempt": attempt.expression, "lent": lent, "modules": modules}
-    if exercise.use:    # what it is used for happens there, too: only numbers come back
+    trains = bool(exercise.use)
+    if trains:    # what it is used for happens there, too: only numbers come back
         name, line, text = attempt.expression
         code["cells"] = [*attempt.cells, ("use", f"import torch\n{inspect.getsource(exercise.use)}", [0, 1])]
         code["attempt"] = name, line, f"lambda *case: {exercise.use.__name__}({text}, *case)"
         exercise = exercise.plain()
     try:
-        found = answer(sandbox.load(code, judging.SECONDS))
+        found = answer(sandbox.load(code, judging.SECONDS, trains))
         if found["type"] in ("ellipsis", "NoneType"):
             return judge(exercise, ...)
         if not found["callable"]:

@@ -127,7 +127,7 @@ class Sandbox:
         self.end()
 
     def start(self):
-        self.folder = tempfile.mkdtemp(prefix="grading-")
+        self.folder, self.trains = tempfile.mkdtemp(prefix="grading-"), False
         command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("child.py"), str(self.memory)]
         if self.isolated:
             command = room(self.folder, self.hidden, command)
@@ -154,12 +154,19 @@ class Sandbox:
                 pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def load(self, code, seconds):
-        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does."""
+    def load(self, code, seconds, trains=False):
+        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does.
+
+        trains: whether it may use an optimizer. These take PyTorch seconds to load, which are not the learner's.
+        """
         if self.busy:    # somebody gave up waiting for it
             self.end(close=False)
         if self.process is None:
             self.start()
+        if trains and not self.trains:
+            before = self.spent
+            self.ask({"load_optimizers": True}, START)
+            self.spent, self.trains = before, True
         self.kept = []
         return self.ask({"load": code}, seconds)
 
