@@ -77,6 +77,8 @@ def grade_exercise(exercise, attempts, sandbox, modules):
         verdicts.append((grade_attempt(exercise, attempt, sandbox, modules), not attempt.idle))
         if verdicts[-1][0].state != "not tried" and verdicts[-1][0].words != judging.AS_IT_WAS:
             return verdicts[-1]
+        if sandbox.spent > GRADING:
+            break
     return verdicts[0]
 
 
@@ -122,12 +124,12 @@ def grade_notebook(path, who, name, sandbox):
     if not wanted:
         yield Row(who, name, "", "missing", "no check of an exercise was found in it.")
     broken = "; ".join(f"{cell}: {why}" for cell, why in list(found.broken.items())[:3])
-    note, before = f" (Not Python: {broken}.)" if broken else "", sandbox.spent
+    note = f" (Not Python: {broken}.)" if broken else ""
     for id in wanted:
         if id not in found.attempts:
             why = found.unused.get(id) or f"was not found.{note}"
             yield Row(who, name, id, "missing", f'check("{id}", ...) {why}')
-        elif sandbox.spent - before > GRADING:
+        elif sandbox.spent > GRADING:
             yield Row(who, name, id, "not judged", f"the exercises before it took more than {GRADING:g} seconds.")
         else:
             verdict, was_run = grade_exercise(EXERCISES[id], found.attempts[id], sandbox, found.modules)
