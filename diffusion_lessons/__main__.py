@@ -83,9 +83,9 @@ alone, for combinations that training showed (seen) and never showed (held_out);
   the table somewhere else
     {prog} grade homework --out lesson02.csv
 
-Whoever has a folder of their own in there is called after it; other notebooks
-are called after their file. docs/instructors.md says how it works, and what
-it cannot see.
+A learner is named after the folder that the notebook lies in, such as ann or
+section1/ann; a notebook in the given folder itself is named after its file.
+docs/instructors.md says how it works, and what it cannot see.
 """,
 }
 

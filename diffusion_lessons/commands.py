@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 import time
 from pathlib import Path
 
@@ -208,9 +209,10 @@ def grade(options):
     # here, as the other commands need nothing of the classroom
     from diffusion_lessons.classroom import grading
 
-    rows = grading.grade_folder(options.folder, progress=True)
     out = options.out or options.folder / "grades.csv"
-    grading.write_csv(rows, out)
+    rows = grading.write_csv(grading.grade_folder(options.folder, progress=True), out)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")    # a console need not know every letter of a name
     print(grading.summary(rows))
     if any(row.isolated == "not isolated" for row in rows):
         print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")

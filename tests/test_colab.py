@@ -15,12 +15,12 @@ from pathlib import Path
 import colab_runner
 import pytest
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
-from test_notebooks import LONGEST_CELL, plain_python
+from test_notebooks import LONGEST_CELL
 
 from diffusion_lessons import runtime
 from diffusion_lessons.classroom import colab
 from diffusion_lessons.classroom.exercises import record
+from diffusion_lessons.classroom.grading.notebook import as_python
 from diffusion_lessons.datasets.files import data_folder
 from diffusion_lessons.samplers import PictureNoise
 
@@ -54,7 +54,7 @@ class Shell:
             self.monkeypatch.delitem(sys.modules, "diffusion_lessons")
 
     def run(self, cell):
-        exec(TransformerManager().transform_cell(cell), {"get_ipython": lambda: self})
+        exec(as_python(cell), {"get_ipython": lambda: self})
 
 
 def take_package_away(monkeypatch):
@@ -78,7 +78,7 @@ def test_first_cell_is_short_and_never_upgrades(cell):
     assert max(map(len, cell.splitlines())) <= 120
     assert "--upgrade" not in cell
     assert " -U" not in cell
-    ast.parse(plain_python(cell))  # test_notebooks can read it too
+    ast.parse(as_python(cell))  # test_notebooks can read it too
 
 
 @pytest.mark.parametrize("cell", [UNSET, SET], ids=["unset", "set"])

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from diffusion_lessons.classroom.exercises.judging import judge
 from diffusion_lessons.classroom.grading import notebook, sandbox, wire
 from diffusion_lessons.classroom.grading.sandbox import Sandbox, can_isolate
 from diffusion_lessons.forward import Prediction
+from diffusion_lessons.schedules import from_betas
 
 PACKAGE = Path(diffusion_lessons.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "instructors.md"
@@ -43,12 +46,18 @@ torch.load("a statement that must not be run")
 """
 
 
-def write(path, cells):
-    """A notebook of these code cells."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = [{"cell_type": "markdown", "source": ["# A lesson\n", 'check("1.1", nobody)']}]
+def notebook_of(cells, other=()):
+    """The text of a notebook with these code cells, and before them others (kind, text)."""
+    found = [{"cell_type": "markdown", "source": "# A lesson"}]
+    found += [{"cell_type": kind, "source": text} for kind, text in other]
     found += [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]
-    path.write_text(json.dumps({"cells": found, "nbformat": 4}))
+    return json.dumps({"cells": found, "nbformat": 4})
+
+
+def write(path, cells, other=()):
+    """A notebook file of these code cells."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(notebook_of(cells, other))
 
 
 def cells_of(codes):
@@ -57,7 +66,7 @@ def cells_of(codes):
 
 
 def graded(folder, **options):
-    """{exercise: row} of a folder with one learner."""
+    """{exercise: row} of a folder with one notebook."""
     return {row.exercise: row for row in grading.grade_folder(folder, **options)}
 
 
@@ -110,7 +119,8 @@ IDLE = {
 def test_mistakes_are_told_as_in_the_notebook(tmp_path):
     codes = {id: code for id, (code, _) in WRONG.items()} | IDLE
     again = 'def g(beta):\n    return beta\nif True:\n    exercises.check(attempt=g, id="6.4")'    # the last one counts
-    write(tmp_path / "bob.ipynb", [*cells_of({"6.4": REFERENCES["6.4"], **codes}), "%%bash\nls -l *.txt", again])
+    cells = [*cells_of({"6.4": REFERENCES["6.4"], **codes}), "%%bash\nls -l *.txt", "def g(", again]
+    write(tmp_path / "bob.ipynb", cells)
     rows = graded(tmp_path)
     for id, (_, words) in WRONG.items():
         assert rows[id].state == "not yet", id
@@ -118,7 +128,7 @@ def test_mistakes_are_told_as_in_the_notebook(tmp_path):
     assert {rows[id].state for id in IDLE} == {"not tried"}
     assert rows["5.1"].isolated == ""               # nothing was run for it
     assert rows["1.5"].state == rows["3.3"].state == "missing"
-    assert 'check("1.5", ...) was not found. (No Python: cell' in rows["1.5"].words
+    assert re.search(r'check\("1.5", ...\) was not found. \(Not Python: cell \d+: .* in line 1', rows["1.5"].words)
     assert "yours takes (beta)" in rows["6.4"].words
     assert {row.who for row in rows.values()} == {"bob"}
 
@@ -132,7 +142,7 @@ def test_the_command_writes_a_table_and_passes_over_broken_notebooks(tmp_path, c
     (tmp_path / "dora.ipynb").write_text('{"cells": [')
     (tmp_path / "eve.ipynb").write_bytes(b"\xff\xfe\x00")
     assert main(["grade", str(tmp_path)]) == 0
-    with open(tmp_path / "grades.csv", newline="", encoding="utf-8") as file:
+    with open(tmp_path / "grades.csv", newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["who", "notebook", "exercise", "state", "words", "isolated"]
     states = {(row["who"], row["exercise"]): row["state"] for row in rows}
@@ -153,6 +163,357 @@ def test_a_folder_with_nothing_to_grade_is_said_plainly(tmp_path, capsys):
     assert "there is no notebook (.ipynb) in" in said
 
 
+# ---------------------------------------------------------------- notebooks as they come
+
+RIGHT = """def f(x0, t, eps, schedule):
+    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+"""
+CHECK = 'check("2.1", f)'
+
+
+def within_f(line):
+    """The right answer, with a line at its beginning."""
+    return RIGHT.replace("\n", f"\n    {line}\n", 1)
+
+
+# The cells behind the imports. Each says in a kernel what it says when graded.
+CELLS = {
+    "as it is": [RIGHT + CHECK],
+    "help before": ["torch.sqrt?\n" + RIGHT + CHECK],
+    "help in front": ["?torch.sqrt\n" + RIGHT + CHECK],
+    "help behind": [RIGHT + CHECK + "\nf??"],
+    "a command's output": ["files = !ls\n" + RIGHT + CHECK],
+    "a command over two lines": ["!echo a \\\n  b\n" + RIGHT + CHECK],
+    "a magic's value": [RIGHT + "took = %timeit -o -n1 -r1 f\n" + CHECK],
+    "magics and commands inside": [within_f("%pwd\n    !ls\n    display(t)\n    print('x')") + CHECK],
+    "!= begins a line": [within_f("if (x0.shape\n            != eps.shape):\n        raise ValueError") + CHECK],
+    "% begins a line": [within_f("t = (t\n    % len(schedule.alpha_bar))") + CHECK],
+    "magics in a string": [within_f('words = """\n%%bash\n!ls\nx?\n"""') + CHECK],
+    "timed cell": ["%%time\n" + RIGHT + CHECK],
+    "captured and timed cell": ["%%capture out\n%%time\n" + RIGHT, "%%prun -q\n" + CHECK],
+    "timed check": [RIGHT, '%time check("2.1", f)'],
+    "check timed many times": [RIGHT, '%timeit -n 1 -r 1 check("2.1", f)'],
+    "a timed cell for itself": ["%%timeit -n1 -r1\n" + RIGHT.replace("def f", "def own") + CHECK.replace("f)", "own)")],
+    "what a timed cell keeps for itself": ["def f(x0, t, eps, schedule):\n    return x0",
+                                           "%%timeit -n1 -r1\n" + RIGHT, CHECK],
+    "pasted from a prompt": [">>> def f(x0, t, eps, schedule):\n...     return x0\n>>> " + CHECK],
+    "indented as a whole": ["    " + RIGHT.replace("\n", "\n    ") + CHECK],
+    "awaits": ["async def nothing():\n    return 1\nawait nothing()\n" + RIGHT + CHECK],
+    "annotated value": ["ONE: float = 1.0\n" + RIGHT.replace("(1 ", "(ONE ") + CHECK],
+    "annotated by the package": ["from diffusion_lessons.schedules import Schedule\n"
+                                 + RIGHT.replace("schedule):", "schedule: Schedule) -> torch.Tensor:") + CHECK],
+    "annotated by a module of the package": ["from diffusion_lessons import schedules\nS: schedules.Schedule = None\n"
+                                             + RIGHT.replace("schedule):", "schedule: schedules.Schedule):") + CHECK],
+    "annotated within": [within_f("def g(s: Schedule) -> Schedule:\n        return s\n    schedule = g(schedule)"),
+                         "from diffusion_lessons.schedules import Schedule\n" + CHECK],
+    "computed value": ["ONE = math.cos(0.0)\n" + RIGHT.replace("(1 ", "(ONE ") + CHECK],
+    "value by steps": ["ones = {}\nones[0] = 0.5\nfor k in range(1):\n    ones[k] += 0.5\n"
+                       + RIGHT.replace("(1 ", "(ones[0] ") + CHECK],
+    "value by choice": ["try:\n    import nowhere\nexcept ImportError:\n    ONE = 1\n"
+                        + RIGHT.replace("(1 ", "(ONE ") + CHECK],
+    "wrapped": ["import functools\n" + RIGHT + "f = functools.wraps(f)(lambda *case: g(*case))\ng = f.__wrapped__\n"
+                + CHECK],
+    "written again as a lambda": ["def f(x0, t, eps, schedule):\n    ...", RIGHT.replace("def f", "def g") + "f = g\n"
+                                  + CHECK],
+    "taken back": [RIGHT, "f = ...\n" + CHECK],
+    "own module": ["from own import root\n" + RIGHT.replace("a.sqrt()", "root(a)") + CHECK],
+    "own module, whole": ["import own as mine\n" + RIGHT.replace("a.sqrt()", "mine.root(a)") + CHECK],
+    "own module, run": ["%run own.py\n" + RIGHT.replace("a.sqrt()", "root(a)") + CHECK],
+    "own module with a star": ["from own import *\n" + RIGHT.replace("a.sqrt()", "root(a)") + CHECK],
+    "written module": ["%%writefile made.py\nROOT = 0.5", "from made import ROOT\n"
+                       + RIGHT.replace("a.sqrt()", "a ** ROOT") + CHECK],
+    "wrong": ["def f(x0, t, eps, schedule):\n    return x0\n" + CHECK],
+    "wrong at last": [RIGHT + CHECK, "def f(x0, t, eps, schedule):\n    return x0\n" + CHECK],
+    "empty": ["def f(x0, t, eps, schedule):\n    ...\n" + CHECK],
+    "no Python": [RIGHT + "\n)\n" + CHECK],
+    "no Python for the compiler": [RIGHT + "return\n" + CHECK],
+    "another language": ["%%bash\n" + RIGHT + CHECK],
+    "%%time with a statement": ["%%time x = 1\n" + RIGHT + CHECK],
+}
+MODULES = {"own.py": "from other import power\ndef root(x):\n    return power(x, 0.5)\n",
+           "other.py": "import torch\nfrom diffusion_lessons.forward import add_noise\npower = torch.pow\n"}
+# Runs each notebook of the standard input in an IPython shell, and prints the last verdict of each.
+KERNEL = """
+import json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+from diffusion_lessons.classroom.exercises import EXERCISES
+from diffusion_lessons.classroom.exercises.judging import judge
+said, found = [], {}
+def check(id, attempt):
+    said.append(judge(EXERCISES[id], attempt).state)
+sys.path.insert(0, os.getcwd())
+shell = InteractiveShell()
+for name, cells in json.load(sys.stdin).items():
+    shell.reset(new_session=False)
+    shell.user_ns["check"] = check
+    said.clear()
+    for cell in cells:
+        shell.run_cell(cell)
+    found[name] = said[-1] if said else "missing"
+with open("verdicts.json", "w") as file:
+    json.dump(found, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """{name of cells: the state that a check says when IPython runs them}"""
+    folder = tmp_path_factory.mktemp("kernel")
+    for name, text in MODULES.items():
+        (folder / name).write_text(text)
+    before = ["import math, os\nimport torch"]
+    subprocess.run([sys.executable, "-c", KERNEL], cwd=folder, check=True, text=True, stdout=subprocess.DEVNULL,
+                   input=json.dumps({name: before + cells for name, cells in CELLS.items()}),
+                   env={**os.environ, "IPYTHONDIR": str(folder / "ipython"),
+                        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])})
+    return json.loads((folder / "verdicts.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def graded_cells(tmp_path_factory):
+    """{name of cells: row}"""
+    folder = tmp_path_factory.mktemp("cells")
+    for name, cells in CELLS.items():
+        for module, text in MODULES.items():
+            path = folder / name / module
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        write(folder / name / "02_adding_noise.ipynb", ["import math, os\nimport torch", *cells])
+    found = {}
+    with Sandbox(hidden=[folder]) as sandbox:    # one for all: starting torch takes seconds
+        for name in CELLS:
+            rows = grading.grade_notebook(folder / name / "02_adding_noise.ipynb", name, name, sandbox)
+            found[name] = next(row for row in rows if row.exercise == "2.1")
+    return found
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_gets_the_grade_that_the_kernel_gave(name, kernel, graded_cells):
+    assert graded_cells[name].state == kernel[name], graded_cells[name].words
+
+
+def test_the_kernel_is_not_always_of_one_opinion(kernel):
+    assert [list(kernel.values()).count(state) for state in ("not yet", "not tried", "missing")] == [4, 2, 4]
+
+
+REASONS = {
+    "no Python": "stands in cell 2, which is not Python: unmatched ')' in line 5",
+    "no Python for the compiler": "stands in cell 2, which is not Python: 'return' outside function in line 4",
+    "another language": "stands in a cell that begins with %%bash",
+    "%%time with a statement": "nothing may follow %%time",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_check_that_does_not_count_is_told_why(name, graded_cells):
+    assert REASONS[name] in graded_cells[name].words
+
+
+# What differs from the kernel says why: (cells, words)
+TOLD = {
+    "a function of the package": ([within_f("velocity(x0, eps, t, schedule)") + CHECK],
+                                  "name 'velocity' is not defined (No module named 'diffusion_lessons')"),
+    "a value of the package": (["from diffusion_lessons.schedules import linear\nONE = linear(9).alpha_bar[0]\n"
+                                + RIGHT.replace("(1 ", "(ONE ") + CHECK],
+                               "name 'ONE' is not defined (name 'linear' is not defined (No module named"),
+    "a command's output": (["files = !ls\n" + within_f("files[0]") + CHECK],
+                           "name 'files' is not defined (!ls is not run when notebooks are graded)"),
+    "a module that was not handed in": (["from elsewhere import *\n" + within_f("root(t)") + CHECK],
+                                        "name 'root' is not defined (No module named 'elsewhere')"),
+    "a definition that fails": (["def f(x0, t, eps, schedule):\n    return x0",
+                                 "@nowhere\n" + RIGHT + CHECK],
+                                "name 'f' is not defined (name 'nowhere' is not defined)"),
+    "another cell": (["def g(", within_f("g(t)") + CHECK], "(Not Python: cell 2: "),
+}
+
+
+def test_what_the_kernel_has_and_grading_has_not_is_told(tmp_path):
+    with Sandbox() as sandbox:
+        for name, (cells, words) in TOLD.items():
+            write(tmp_path / "02.ipynb", [IMPORTS, *cells])
+            rows = grading.grade_notebook(tmp_path / "02.ipynb", name, name, sandbox)
+            row = next(row for row in rows if row.exercise == "2.1")
+            assert row.state == "not yet", name
+            assert words in row.words, name
+
+
+def test_a_fresh_copy_of_a_cell_does_not_cancel_an_answer(tmp_path):
+    cells = [IMPORTS]
+    bug = ("def f(x0, t, schedule, g):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
+           "    return a.sqrt() * x0 + (1 - a).sqrt() * torch.rand(x0.shape, generator=g)")
+    for id, again in {"2.1": "def f(x0, t, eps, schedule):\n    ...", "2.2": "f = ...",
+                      "2.3": "def f(x_s, s, t, eps, schedule):\n    a = ...\n    return a * x_s", "2.6": bug}.items():
+        cells += [f'{code}\n\ncheck("{id}", f)' for code in (REFERENCES[id], again)]
+    write(tmp_path / "ann.ipynb", cells)
+    rows = graded(tmp_path)
+    assert {id: row.state for id, row in rows.items() if id in ("2.1", "2.2", "2.3", "2.6")} == dict.fromkeys(
+        ("2.1", "2.2", "2.3", "2.6"), "right")
+
+
+def test_any_file_that_holds_a_notebook_is_read_and_any_other_is_named(tmp_path):
+    text = notebook_of([RIGHT + CHECK])
+    good = {"utf-8": text.encode(), "with a mark": text.encode("utf-8-sig"), "utf-16": text.encode("utf-16"),
+            "utf-16 without": text.encode("utf-16-le"), "windows": text.replace("\\n", "\\r\\n").encode()}
+    for name, data in good.items():
+        (tmp_path / "a.ipynb").write_bytes(data)
+        assert [a.idle for a in notebook.read(tmp_path / "a.ipynb").attempts["2.1"]] == [False], name
+    old = '{"worksheets": [{"cells": []}], "nbformat": 3}'
+    many = json.dumps({"cells": [{"cell_type": "code", "source": ""}] * (notebook.MOST_CELLS + 1)})
+    bad = {b"": "empty", b"[]": "no notebook", b'{"cells": 1}': "no notebook", b"\x00\x05\x16\x07": "no notebook",
+           text[:-9].encode(): "line 1", b"<<<<<<< HEAD\n" + text.encode(): "no notebook", old.encode(): "2014",
+           b'{"cells": [{"cell_type": "code", "source": [1]}]}': "no notebook", b"[" * 10**5: "no notebook",
+           many.encode(): "2,001 cells"}
+    for data, words in bad.items():
+        (tmp_path / "a.ipynb").write_bytes(data)
+        with pytest.raises(ValueError, match=words):
+            notebook.read(tmp_path / "a.ipynb")
+
+
+def test_links_pipes_and_huge_files_are_not_opened(tmp_path, monkeypatch):
+    write(tmp_path / "other" / "bob.ipynb", [RIGHT + CHECK])
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ann.ipynb").symlink_to(tmp_path / "other" / "bob.ipynb")
+    write(tmp_path / "class" / "cy.ipynb", [RIGHT + CHECK + " " * 10**5])
+    (tmp_path / "other" / "secret.py").write_text("def root(x):\n    return x.sqrt()")
+    (tmp_path / "class" / "secret.py").symlink_to(tmp_path / "other" / "secret.py")
+    write(tmp_path / "class" / "dora.ipynb", ["import secret\n" + RIGHT.replace("a.sqrt()", "secret.root(a)") + CHECK])
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "class" / "bob.ipynb")
+    monkeypatch.setattr(notebook, "LARGEST_FILE", 10**5 - 1)
+    states = {row.who: (row.state, row.words) for row in grading.grade_folder(tmp_path / "class")
+              if row.exercise in ("", "2.1")}
+    assert states["ann"] == states.pop("bob", states["ann"])
+    assert states["ann"][0] == states["cy"][0] == "not read"
+    assert "a link, a device" in states["ann"][1]
+    assert "MiB" in states["cy"][1]
+    assert "No module named 'secret'" in states["dora"][1]
+
+
+def test_a_cell_without_end_and_a_reading_without_end_are_given_up(tmp_path, monkeypatch):
+    write(tmp_path / "ann.ipynb", [RIGHT + CHECK, "x = " + "1 + " * 10**4 + "1", "y" * (notebook.LONGEST_CELL + 1)])
+    found = notebook.read(tmp_path / "ann.ipynb")
+    assert "2.1" in found.attempts
+    assert "100,001 characters" in found.broken["cell 3"]
+    monkeypatch.setattr(grading, "READING", 0.2)
+    monkeypatch.setattr(notebook, "read", lambda path: [time.sleep(0.01) for k in range(300)])
+    [row] = grading.grade_folder(tmp_path)
+    assert (row.state, row.words) == ("not read", "it could not be read within 0.2 seconds.")
+
+
+def test_a_notebook_has_so_much_time_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(grading, "GRADING", -1.0)
+    write(tmp_path / "ann.ipynb", [RIGHT + CHECK])
+    row = graded(tmp_path)["2.1"]
+    assert (row.state, row.isolated) == ("not judged", "")
+    assert "took more than" in row.words
+
+
+def test_trouble_with_one_notebook_is_a_row_of_its_own(tmp_path, monkeypatch):
+    write(tmp_path / "ann.ipynb", [RIGHT + CHECK])
+    write(tmp_path / "bob.ipynb", [RIGHT + CHECK])
+    whole = notebook.read
+
+    def read(path):
+        if path.stem == "ann":
+            raise RecursionError("deep")
+        return whole(path)
+
+    monkeypatch.setattr(notebook, "read", read)
+    rows = list(grading.grade_folder(tmp_path))
+    assert rows[0][:5] == ("ann", "ann.ipynb", "", "not read", "it could not be read (RecursionError('deep'))")
+    assert rows[1].state == "right"
+
+
+def test_who_is_who_in_a_class(tmp_path):
+    class_folder = tmp_path / "a.class"
+    for place in ("ann/02.ipynb", "section1/ann/02.ipynb", "section1/eve/02.IPYNB", "Zoe\u0308/02.ipynb", "cy.ipynb",
+                  "ann/.ipynb_checkpoints/02-checkpoint.ipynb", "ann/._02.ipynb", "__MACOSX/ann/02.ipynb",
+                  "__MACOSX/ann/._02.ipynb", ".Trash/02.ipynb"):
+        write(class_folder / place, ["print(1)"])
+    if sys.platform == "linux":    # a name that is no text, as an old archive leaves behind
+        write(Path(os.fsdecode(os.fsencode(class_folder) + b"/zo\xeb.ipynb")), ["print(1)"])
+    rows = list(grading.grade_folder(class_folder))
+    assert {row.who for row in rows} - {"zo\\udceb"} == {"ann", "section1/ann", "section1/eve", "Zo\u00eb", "cy"}
+    assert len(rows) == len({row.notebook for row in rows}) == 5 + (sys.platform == "linux")
+    grading.summary(rows).encode()
+
+
+def test_the_lesson_is_what_the_notebook_holds_and_not_its_name(tmp_path):
+    stub = 'def f(x0, t, eps, schedule):\n    ...\n\ncheck("2.1", f)'
+    for name, cells, other in (("3_smith", [stub], ()), ("04_x", [stub], ()), ("3_jones", ["print(1)"], ()),
+                               ("03_x", ["print(1)"], ()), ("05_x", [], [("markdown", stub), ("raw", "x")])):
+        write(tmp_path / f"{name}.ipynb", cells, other)
+    rows = list(grading.grade_folder(tmp_path))
+    lessons = {name: {row.exercise[:1] for row in rows if row.who == name} for name in
+               ("3_smith", "04_x", "3_jones", "03_x", "05_x")}
+    assert lessons == {"3_smith": {"2"}, "04_x": {"2"}, "3_jones": {""}, "03_x": {"3"}, "05_x": {"2"}}
+    row = next(row for row in rows if row.who == "05_x")
+    assert (row.exercise, row.state) == ("2.1", "missing")
+    assert "stands in a markdown cell, which is never run: make it a code cell." in row.words
+
+
+def test_the_table_is_for_excel_and_does_nothing_there(tmp_path):
+    rows = [grading.Row(who, "x", "2.1", "right", words) for who, words in (
+        ("=HYPERLINK(1)", "a;=1"), ("+1", "a\n=1"), ("-1", "b"), ("@x", "c"), ("\t=1", "d"), ("\r=1", "e"),
+        (" =1", "f"), ("\uff1d1", "g"), ("Zo\u00eb", "h - 1 = 2"), ("\udceb", "i"))]
+    assert grading.write_csv(iter(rows), tmp_path / "new" / "t.csv") == rows
+    data = (tmp_path / "new" / "t.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbfwho,")
+    with open(tmp_path / "new" / "t.csv", newline="", encoding="utf-8-sig") as file:
+        cells = [(row["who"], row["words"]) for row in csv.DictReader(file)]
+    assert cells == [("'=HYPERLINK(1)", "a;'=1"), ("'+1", "a =1"), ("'-1", "b"), ("'@x", "c"), ("'=1", "d"),
+                     ("'=1", "e"), ("'=1", "f"), ("'\uff1d1", "g"), ("Zo\u00eb", "h - 1 = 2"), ("\\udceb", "i")]
+
+
+def test_rows_are_written_as_they_come_and_the_file_is_tried_first(tmp_path, capsys):
+    def rows():
+        yield grading.Row("ann", "x", "2.1", "right", "")
+        assert b"ann" in (tmp_path / "t.csv").read_bytes()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grading.write_csv(rows(), tmp_path / "t.csv")
+    assert b"ann" in (tmp_path / "t.csv").read_bytes()
+    write(tmp_path / "ann.ipynb", [RIGHT + CHECK])
+    (tmp_path / "taken.csv").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "rows_of", lambda *args: pytest.fail("graded before the table was tried"))
+        assert main(["grade", str(tmp_path), "--out", str(tmp_path / "taken.csv")]) == 1
+    assert "grade failed: " in capsys.readouterr().err
+    assert main(["grade", str(tmp_path / "taken.csv"), "--out", str(tmp_path / "t.csv")]) == 1
+    assert b"ann" in (tmp_path / "t.csv").read_bytes()    # no notebooks, so the table that was there stays
+
+
+def test_a_console_that_knows_no_umlaut_is_no_reason_to_fail(tmp_path):
+    write(tmp_path / "Zo\u00eb" / "02_adding_noise.ipynb", [])
+    ran = subprocess.run([sys.executable, "-m", "diffusion_lessons", "grade", str(tmp_path)], capture_output=True,
+                         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0",
+                              "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])})
+    assert ran.returncode == 0, ran.stderr
+    assert b"Zo?  " in ran.stdout
+
+
+def test_what_is_written_into_any_part_of_the_input_is_noticed(tmp_path):
+    def f(pair, s, table):
+        pair[1].add_(1)
+        s.alpha_bar.mul_(0.5)
+        table["a"][0].zero_()
+        return pair[0]
+
+    s = from_betas("x", torch.full((3,), 0.1, dtype=torch.float64))
+    arguments = [Prediction(torch.ones(2), torch.ones(2)), s, {"a": [torch.ones(1)]}]
+    code = {"cells": [("cell 1", textwrap.dedent(inspect.getsource(f)), [0])], "attempt": ("cell 1", 1, "f"),
+            "lent": {}, "modules": {}}
+    with Sandbox() as sandbox:
+        sandbox.load(code, 60)
+        grading.Remote(sandbox, None)(*arguments)
+    assert arguments[0].eps.tolist() == [1, 1]
+    assert arguments[0].x0.tolist() == [2, 2]
+    assert s.alpha_bar[0] == 0.5
+    assert arguments[2]["a"][0] == 0
+
+
 # ---------------------------------------------------------------- attacks, each on an exercise of its own
 
 LIES = """
@@ -168,11 +529,11 @@ torch.allclose = torch.equal = lambda *a, **k: True
 import numpy
 class Patch:
     numpy.allclose = torch.allclose = torch.equal = lambda *a, **k: True
-    numpy.ndarray.__eq__ = torch.Tensor.__eq__ = lambda *a, **k: True
+    torch.Tensor.__eq__ = lambda *a, **k: True
 def check(id, attempt):
     print("right")
 def f(x):
-    return x"""
+    return Patch and x"""
 IMPORTED = """
 import importlib
 def f(beta):
@@ -194,7 +555,7 @@ def f(T):
         if isinstance(thing, types.ModuleType) and thing.__name__ == name:
             raise RuntimeError("found")
     raise LookupError("nowhere")"""
-KEPT = REFERENCES["3.2"] + "\n\nclass Keep:\n    import builtins\n    builtins.kept = add_noise"
+KEPT = REFERENCES["3.2"] + "\n\nclass Keep:\n    import builtins\n    builtins.kept = add_noise\nf = (Keep, f)[1]"
 OUTLIVES = """
 import subprocess
 def f(x0, strength, eps, schedule):
@@ -262,6 +623,8 @@ ATTACKS = {
     "2.3": (BY_PATH, "it raised FileNotFoundError"),
     "2.4": (IN_MEMORY, "it raised LookupError: nowhere"),
     "2.5": (PATCHES, "the numbers differ"),
+    "3.1": ("def f(eps, x_t, t, schedule):\n    wide = 1.0\n    for k in range(12):\n        wide = (wide,) * 12\n"
+            "    return wide", "it raised ValueError: that is too large"),
     "3.3": ("def f(t, width, T):\n    return torch.ones(1).expand(2 ** 40)", "too large"),
     "3.6": ("def f(x0, eps, t, schedule):\n    return kept(x0, t, eps, schedule)", "it raised"),
     "4.1": (PROCESSES, "the numbers differ"),
@@ -279,7 +642,7 @@ ATTACKS = {
             "the arguments are too large"),
     "6.2": (RECORD, ""),
     "6.3": ("def f(denoiser, x_t, t, y, negative, w):\n    deep = []\n    for k in range(900):\n"
-            "        deep = [deep, deep]\n    return deep", "it raised"),
+            "        deep = [deep, deep]\n    return deep", "it raised ValueError: that is too deep"),
     "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "is gone: does it exit"),
 }
 
@@ -307,8 +670,7 @@ def attacked(tmp_path_factory):
         patch.setenv("DIFFUSION_LESSONS_PROGRESS", str(known))
         patch.setattr(judging, "SECONDS", 5.0)
         patch.setattr(tempfile, "tempdir", str(place / "rooms"))
-        rows = grading.grade_folder(place / "class")
-    grading.write_csv(rows, place / "class" / "grades.csv")
+        rows = grading.write_csv(grading.grade_folder(place / "class"), place / "class" / "grades.csv")
     with listener, pytest.raises(BlockingIOError):     # nobody came
         listener.accept()
     found = {row.exercise: row for row in rows if row.who == "eve"}
@@ -338,7 +700,7 @@ def test_the_attacks_left_nothing_behind(attacked):
     assert not [line for line in running if str(attacked["place"]).encode() in line]    # every room is closed
     assert not list((attacked["place"] / "rooms").iterdir())
     assert not [line for line in running if line.startswith(b"sleep\x0031415.%d" % os.getpid())]
-    with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8") as file:
+    with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8-sig") as file:
         assert len(list(csv.reader(file))) == 2 + len(EXERCISES)
 
 
@@ -367,7 +729,9 @@ NONSENSE = {
     "a thing that was never handed over": frame({"is": "kept", "number": 7, "items": []}),
     "an unknown kind": frame({"is": "pickle", "items": []}),
     "no field names": frame({"is": "named", "name": "x", "fields": ["__array__"], "items": [1]}),
-    "too deep": frame(b'{"is":"list","items":[' * 5000 + b"]}" * 5000),
+    "far too deep": frame(b'{"is":"list","items":[' * 5000 + b"]}" * 5000),
+    "a little too deep": frame(b'{"is":"list","items":[' * 30 + b"]}" * 30),
+    "a tensor of many dimensions": frame(tensor([1] * 17), b"1234"),
 }
 
 
@@ -396,29 +760,60 @@ def test_what_travels_arrives_unchanged():
     assert back[15].eps == 1
 
 
-def test_only_what_names_things_is_taken_from_a_notebook(tmp_path):
-    code = """import math
+def test_values_have_limits_that_do_not_hang_on_the_interpreter():
+    deep = fits = 1
+    for _ in range(wire.DEPTH + 1):
+        deep, fits = {"deeper": deep}, deep
+    with pytest.raises(ValueError, match="too deep"):
+        wire.write(io.BytesIO(), deep)
+    pipe = io.BytesIO()
+    wire.write(pipe, fits)
+    pipe.seek(0)
+    assert wire.read(pipe, None) == fits
+    wide = 1
+    for _ in range(wire.DEPTH - 1):
+        wide = (wide,) * 50
+    for large, words in ((wide, "too many values"), (range(10**12), "too many values"), ("x" * 10**7, "too much text"),
+                         ([torch.zeros(wire.BYTES // 8)] * 9, "too large"), (torch.zeros([1] * 17), "too deep")):
+        with pytest.raises(ValueError, match=words):
+            wire.write(io.BytesIO(), large)
+
+
+def test_brackets_within_strings_are_no_depth():
+    text = {"a": ['[[[{"', "\\", {"[[": 1}], "[": "]]]"}
+    assert wire.nesting(json.dumps(text).encode()) == 3
+    assert wire.nesting(b'"[[' + b'\\"[' * 5) == 0    # a string that does not end
+
+
+def test_only_what_an_answer_needs_is_taken_from_a_notebook(tmp_path):
+    code = """import math, sys
 %time
 x = [1, 2]
 y = open("never")
 print(x)
+TABLE = [math.sqrt(k) for k in x]
+TABLE[0] = 1.0
 def f(a):
-    return a
+    return a + g(TABLE)
 @deco
 class C: pass
-g = lambda a: a
-h = g
+g = lambda a: a if deco else C.size
 for k in x: f(k)
+if x:
+    deco = list
 check("2.4", f)
 def f(a):
     return 2 * a"""
     write(tmp_path / "a.ipynb", ["def f(", code])
-    attempts, bad = notebook.read(tmp_path / "a.ipynb")
-    [(name, text, chosen)] = attempts["2.4"].cells
+    found = notebook.read(tmp_path / "a.ipynb")
+    [attempt] = found.attempts["2.4"]
+    [(name, text, chosen)] = attempt.cells
     kept = [ast.unparse(ast.parse(text).body[k]).splitlines()[0] for k in chosen]
-    assert kept == ["import math", "x = [1, 2]", "def f(a):", "@deco", "g = lambda a: a", "h = g"]
-    assert attempts["2.4"].expression == ("cell 2", 13, "f")
-    assert bad == ["cell 1"]
+    assert kept == ["import math, sys", "x = [1, 2]", "TABLE = [math.sqrt(k) for k in x]", "TABLE[0] = 1.0",
+                    "def f(a):", "@deco", "g = lambda a: a if deco else C.size", "if x:"]
+    assert attempt.expression == ("cell 2", 16, "f")
+    assert list(found.broken) == ["cell 1"]
+    assert "in line 1" in found.broken["cell 1"]
 
 
 @needs_a_room

@@ -1,7 +1,6 @@
 """Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
 
 import ast
-import re
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import nbformat
 import pytest
 
 from diffusion_lessons.classroom.colab import FIRST_CELL
+from diffusion_lessons.classroom.grading.notebook import as_python
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -27,11 +27,6 @@ def read(path):
 
 def code_cells(nb):
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
-
-
-def plain_python(source):
-    """The cell without the lines that only a notebook understands (%magic, !command)."""
-    return re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE)
 
 
 def test_there_are_notebooks():
@@ -80,7 +75,7 @@ def test_code_cells_are_short(path):
 @each_notebook
 def test_says_what_it_imports(path):
     for i, cell in code_cells(read(path)):
-        for node in ast.walk(ast.parse(plain_python(cell.source))):
+        for node in ast.walk(ast.parse(as_python(cell.source))):
             if isinstance(node, ast.ImportFrom):
                 assert all(alias.name != "*" for alias in node.names), f"cell {i} imports a star"
 

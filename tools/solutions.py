@@ -22,6 +22,7 @@ from unittest import mock
 import nbformat
 
 from diffusion_lessons.classroom.exercises import EXERCISES, record
+from diffusion_lessons.classroom.grading.notebook import as_python, checks
 
 FOLDER = Path(__file__).resolve().parent.parent
 BUILD = FOLDER / "build"
@@ -33,19 +34,11 @@ def fill_in(notebook):
     """Put the references in place of the stubs. Returns the numbers of the exercises that were filled in."""
     found = []
     for cell in notebook.cells:
-        id = checked(cell) if cell.cell_type == "code" else None
-        if id:
+        text = as_python(cell.source) if cell.cell_type == "code" else ""
+        for id, _ in checks(ast.parse(text), text):
             cell.source = filled(cell.source, EXERCISES[id])
             found.append(id)
     return found
-
-
-def checked(cell):
-    """The number of the exercise that a cell checks, or None."""
-    for node in ast.walk(ast.parse(cell.source)) if "check(" in cell.source else ():
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "check":
-            return node.args[0].value
-    return None
 
 
 def filled(source, exercise):
@@ -64,9 +57,9 @@ def run(path, out=BUILD):
     Writes out/notebooks and out/solutions, the latter with the answers in place of the stubs.
     -> (the runner's Report, the numbers of the exercises that were filled in, those whose check did not say "right")
     """
-    solved = nbformat.read(path, as_version=4)
+    stubs, solved = nbformat.read(path, as_version=4), nbformat.read(path, as_version=4)
     ids = fill_in(solved)
-    places = [k for k, cell in enumerate(solved.cells) if cell.cell_type == "code" and checked(cell)]
+    places = [k for k, (a, b) in enumerate(zip(stubs.cells, solved.cells)) if a.source != b.source]
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
         os.environ["DIFFUSION_LESSONS_PROGRESS"] = str(Path(folder) / "progress.json")     # nobody's own record
         report = run_notebook(path, out=out / "notebooks", afterwards=[solved.cells[k].source for k in places])

@@ -6,22 +6,26 @@ This process holds the inputs, the answers and the judging. What learners wrote 
 import builtins
 import csv
 import inspect
+import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from diffusion_lessons import runtime
 from diffusion_lessons.classroom.exercises import EXERCISES, judging
 from diffusion_lessons.classroom.exercises.judging import Raised, Verdict, describe, judge
-from diffusion_lessons.classroom.exercises.limits import TooLong
-from diffusion_lessons.classroom.grading import notebook
+from diffusion_lessons.classroom.exercises.limits import TooLong, within
+from diffusion_lessons.classroom.grading import notebook, wire
 from diffusion_lessons.classroom.grading.sandbox import Lost, Sandbox
+
+READING = 20.0      # seconds to read a notebook, before anything in it is run
+GRADING = 180.0     # seconds that the code of a notebook may run; honest code takes one or two
 
 
 class Row(NamedTuple):
-    """One line of the CSV. state: "right", "not yet", "not tried", "missing" or "not read"."""
+    """One line of the CSV. state: "right", "not yet", "not tried", "missing", "not read" or "not judged"."""
 
     who: str
     notebook: str
@@ -44,8 +48,9 @@ class Remote:
     def __call__(self, *arguments):
         # a little less than `judge` allows, so that it is the child that ends, and not only the waiting for it
         reply = answer(self.sandbox.call(list(arguments), 0.9 * judging.SECONDS))
+        inputs = wire.tensors(arguments)
         for k, value in reply["changed"]:    # written into there, so written into here
-            arguments[k].data = value.to(arguments[k].dtype)
+            inputs[k].data = value.to(inputs[k].dtype)
         return reply["result"]
 
 
@@ -65,76 +70,143 @@ def answer(reply):
     raise Raised(kind, str(reply["raised"]), str(reply["message"]), line)
 
 
-def grade_attempt(exercise, attempt, sandbox):
-    """The Verdict on one attempt of a notebook, whatever it does."""
+def grade_exercise(exercise, attempts, sandbox, modules):
+    """(Verdict, whether something was run): on the last attempt that was begun, so not on a fresh copy of the cell."""
+    verdicts = []
+    for attempt in reversed(attempts):
+        verdicts.append((grade_attempt(exercise, attempt, sandbox, modules), not attempt.idle))
+        if verdicts[-1][0].state != "not tried" and verdicts[-1][0].words != judging.AS_IT_WAS:
+            return verdicts[-1]
+        if sandbox.spent > GRADING:
+            break
+    return verdicts[0]
+
+
+def grade_attempt(exercise, attempt, sandbox, modules):
+    """The Verdict on one attempt of a notebook, whatever it does. modules: {name: text}, the learner's own"""
     if attempt.idle:
         return judge(exercise, ...)
     lent = {f"{function.__module__}.{function.__name__}": function for function in exercise.given}
-    code = {"cells": attempt.cells, "attempt": attempt.expression, "lent": lent}
-    if exercise.use:    # what it is used for happens there, too: only numbers come back
+    code = {"cells": attempt.cells, "attempt": attempt.expression, "lent": lent, "modules": modules}
+    trains = bool(exercise.use)
+    if trains:    # what it is used for happens there, too: only numbers come back
         name, line, text = attempt.expression
         code["cells"] = [*attempt.cells, ("use", f"import torch\n{inspect.getsource(exercise.use)}", [0, 1])]
         code["attempt"] = name, line, f"lambda *case: {exercise.use.__name__}({text}, *case)"
         exercise = exercise.plain()
     try:
-        found = answer(sandbox.load(code, judging.SECONDS))
+        found = answer(sandbox.load(code, judging.SECONDS, trains))
+        if found["type"] in ("ellipsis", "NoneType"):
+            return judge(exercise, ...)
         if not found["callable"]:
-            return judge(exercise, type(str(found["type"]), (), {})())
+            return judge(exercise, type(found["type"], (), {})())
         return judge(exercise, Remote(sandbox, found["parameters"]))
     except Raised as error:
         return describe(error, None)
     except (TooLong, Lost) as error:
         return Verdict("not yet", str(error) or f"its cells were not through after {judging.SECONDS:g} seconds.")
-    except Exception as error:    # one notebook must not end the grading of the others
-        return Verdict("not yet", f"it could not be judged ({type(error).__name__}).")
+    except Exception as error:    # one exercise must not end the grading of the others
+        return Verdict("not judged", f"it could not be judged ({type(error).__name__}: {error}).")
 
 
 def grade_notebook(path, who, name, sandbox):
-    """The rows of one notebook: one for each exercise of the lessons that it belongs to."""
+    """Yield the rows of one notebook: one for each exercise of the lessons that it belongs to."""
     try:
-        attempts, bad = notebook.read(path)
-    except (ValueError, OSError) as error:
-        return [Row(who, name, "", "not read", str(error))]
-    lessons = {id.split(".")[0] for id in attempts if id in EXERCISES} | {str(int(n)) for n in re.findall(
-        r"^\d+", path.stem)}
-    wanted = [id for id in EXERCISES if id.split(".")[0] in lessons]
+        found = within(READING, notebook.read, path)
+    except TooLong:
+        yield Row(who, name, "", "not read", f"it could not be read within {READING:g} seconds.")
+        return
+    except Exception as error:    # nor must one notebook
+        words = str(error) if isinstance(error, (ValueError, OSError)) else f"it could not be read ({error!r})"
+        yield Row(who, name, "", "not read", words)
+        return
+    wanted = exercises_of(found, path)
     if not wanted:
-        return [Row(who, name, "", "missing", "no check of an exercise was found in it.")]
-    rows, note = [], f" (No Python: {', '.join(bad)}.)" if bad else ""
+        yield Row(who, name, "", "missing", "no check of an exercise was found in it.")
+    broken = "; ".join(f"{cell}: {why}" for cell, why in list(found.broken.items())[:3])
+    note = f" (Not Python: {broken}.)" if broken else ""
     for id in wanted:
-        if id not in attempts:
-            rows.append(Row(who, name, id, "missing", f'check("{id}", ...) was not found.{note}'))
-            continue
-        verdict = grade_attempt(EXERCISES[id], attempts[id], sandbox)
-        isolated = "" if attempts[id].idle else "yes" if sandbox.isolated else "not isolated"
-        rows.append(Row(who, name, id, verdict.state, " ".join(verdict.words.split()) + note, isolated))
-    return rows
+        if id not in found.attempts:
+            why = found.unused.get(id) or f"was not found.{note}"
+            yield Row(who, name, id, "missing", f'check("{id}", ...) {why}')
+        elif sandbox.spent > GRADING:
+            yield Row(who, name, id, "not judged", f"the exercises before it took more than {GRADING:g} seconds.")
+        else:
+            verdict, was_run = grade_exercise(EXERCISES[id], found.attempts[id], sandbox, found.modules)
+            words = " ".join(verdict.words.split()) + (note if "is not defined" in verdict.words else "")
+            yield Row(who, name, id, verdict.state, words,
+                      "" if not was_run else "yes" if sandbox.isolated else "not isolated")
+
+
+def exercises_of(found, path):
+    """The exercises of all lessons that a notebook has checks of; if there are none, of the one in its file's name."""
+    lessons = {id.split(".")[0] for id in [*found.attempts, *found.unused] if id in EXERCISES}
+    lessons = lessons or set(re.findall(r"^0(\d)_", path.name))
+    return [id for id in EXERCISES if id.split(".")[0] in lessons]
+
+
+def notebooks_in(folder):
+    """The notebooks in a folder and below, in order. Raises ValueError when there are none.
+
+    What begins with a dot is no learner's (checkpoints, a Mac's ._ files), nor is __MACOSX.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    found, closed = [], []
+    for place, folders, files in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        found += [Path(place, name) for name in files if name.lower().endswith(".ipynb") and name[0] != "."]
+    found += [Path(error.filename) for error in closed]    # to be told of in a row of their own
+    if not found:
+        raise ValueError(f"there is no notebook (.ipynb) in {folder}")
+    return sorted(found)
 
 
 def grade_folder(folder, progress=False):
-    """The rows of all notebooks in a folder and below. Raises ValueError when there are none.
+    """An iterator over the rows of all notebooks in a folder and below. Raises ValueError when there are none.
 
-    Whoever has a folder of their own in there is called after it; other notebooks stand for themselves.
+    A learner is called after the folder that the notebook lies in, such as "ann" or "section1/ann"; a notebook that
+    lies in `folder` itself counts for a learner of its own name.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    paths = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-    if not paths:
-        raise ValueError(f"there is no notebook (.ipynb) in {folder}")
-    rows = []
-    for path in tqdm(paths, desc="grading", unit="notebook", disable=not progress):
-        place = path.relative_to(folder)
-        who = place.parts[0] if len(place.parts) > 1 else place.stem
-        with Sandbox(hidden=[folder]) as sandbox:
-            rows += grade_notebook(path, who, str(place), sandbox)
-    return rows
+    return (row for path in tqdm(notebooks_in(folder), desc="grading", unit="notebook", disable=not progress)
+            for row in rows_of(path, folder))
+
+
+def rows_of(path, folder):
+    """Yield the rows of one notebook of a folder, which gets a sandbox of its own."""
+    place = path.relative_to(folder)
+    who = place.parent.as_posix() if len(place.parts) > 1 else place.stem
+    with Sandbox(hidden=[folder]) as sandbox:
+        yield from grade_notebook(path, readable(who), readable(place.as_posix()), sandbox)
+
+
+def readable(name):
+    """A file's name as text: what a Mac writes in two characters in one, and what is no text at all as \\udcff."""
+    return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
 
 
 def write_csv(rows, out):
-    """All rows as a table, for a spreadsheet."""
-    with runtime.atomic_write(out) as scratch, open(scratch, "w", newline="", encoding="utf-8", errors="replace") as f:
-        csv.writer(f).writerows([Row._fields, *rows])
+    """All rows as a table for a spreadsheet, each written as it comes. Returns them as a list.
+
+    The file is opened before the first row is asked for: what is wrong with it shows at once. Raises OSError.
+    """
+    out, kept = Path(out), []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Excel takes a file for UTF-8 when it begins with the mark that utf-8-sig writes.
+    with open(out, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+        table = csv.writer(file)
+        table.writerow(Row._fields)
+        for row in rows:
+            kept.append(row)
+            table.writerow([harmless(cell) for cell in row])
+            file.flush()
+    return kept
+
+
+def harmless(cell):
+    """A cell's text on one line, which no spreadsheet takes for a formula, nor what follows a separator in it."""
+    return re.sub(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])", r"\1'", " ".join(cell.split()))
 
 
 def summary(rows):

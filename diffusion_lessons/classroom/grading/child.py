@@ -3,9 +3,13 @@
 The sandbox hands over the text of this file, and that of `wire`.
 """
 
+import __future__
+
 import ast
 import builtins
 import contextlib
+import dis
+import importlib.util
 import inspect
 import linecache
 import os
@@ -14,9 +18,11 @@ import traceback
 import types
 
 import torch
-from wire import CELLS, StandIn, read, write
+from wire import CELLS, StandIn, read, tensors, write
 
 PACKAGE = "diffusion_lessons"
+# As `notebook` compiles: annotations may name what belongs to the package, so they stay unread.
+FLAGS = __future__.annotations.compiler_flag | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 class NoPackage:
@@ -27,12 +33,47 @@ class NoPackage:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+class OwnModules:
+    """An import hook for the modules that came with the notebook, {name: text}. run(name, text, namespace)"""
+
+    def __init__(self, run):
+        self.texts, self.run = {}, run
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in self.texts else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        self.run(f"{module.__name__}.py", self.texts[module.__name__], vars(module))
+
+
+class Shell:
+    """In place of IPython's: here %magics and !commands do nothing, but for `%run module.py`."""
+
+    def __init__(self, space):
+        self.space = space
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+    def run_line_magic(self, name, line, *rest):
+        if name == "run":
+            exec(f"from {line.strip().removesuffix('.py')} import *", self.space)
+
+    def getoutput(self, command, *rest):
+        raise OSError(f"!{command[:80]} is not run when notebooks are graded")
+
+
 class Child:
     """Loads functions and calls them, as it is told over the wire."""
 
     def __init__(self, source, sink):
         self.source, self.sink = source, sink
-        self.function = None
+        self.function, self.missing = None, {}
+        self.modules = OwnModules(self.run_all)
+        sys.meta_path.insert(1, self.modules)    # behind NoPackage
 
     def work(self):
         """Answer message after message, until the parent hangs up."""
@@ -40,10 +81,15 @@ class Child:
         while True:
             message = read(self.source, self.stand_in, most=CELLS)
             try:
-                reply = self.load(**message["load"]) if "load" in message else self.call(message["call"])
-                write(self.sink, reply)
+                write(self.sink, self.answer(message))
             except BaseException as error:    # SystemExit too: no learner's code ends this loop
-                write(self.sink, told(error, getattr(self, "missing", {})))
+                write(self.sink, told(error, self.missing))
+
+    def answer(self, message):
+        if "load_optimizers" in message:
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+            return {"ready": True}
+        return self.load(**message["load"]) if "load" in message else self.call(message["call"])
 
     def stand_in(self, form, items):
         """For what lives with the parent: an object of the same attributes, or a function that asks there."""
@@ -60,36 +106,47 @@ class Child:
         function._number = form["number"]
         return function
 
-    def load(self, cells, attempt, lent):
+    def load(self, cells, attempt, lent, modules):
         """Run the chosen statements of each cell, then say what kind of thing the attempt is."""
         lend(lent)
+        for name in self.modules.texts:
+            sys.modules.pop(name, None)
+        self.modules.texts = {name: text for name, text in modules.items() if name not in sys.modules}
         space, self.missing = {"__name__": "__main__", "__builtins__": builtins}, {}
+        shell = Shell(space)
+        space.update(display=lambda *args, **kwargs: None, get_ipython=lambda: shell)
         for name, text, chosen in cells:
-            linecache.cache[name] = len(text), None, text.splitlines(True), name
-            body = ast.parse(text).body
-            for k in chosen:
-                for statement in one_by_one(body[k]):
-                    self.run(statement, name, space)
+            self.run_all(name, text, space, chosen)
         name, line, text = attempt
-        self.function = eval(compile("\n" * (line - 1) + f"({text})", name, "eval"), space)
+        self.function = eval(compile("\n" * (line - 1) + f"({text})", name, "eval", FLAGS, True), space)
         return {"callable": callable(self.function), "type": type(self.function).__name__,
                 "parameters": parameters(self.function)}
 
+    def run_all(self, name, text, space, chosen=None):
+        """The statements of a text, all or the chosen ones. One that fails is passed over, with what it assigns."""
+        linecache.cache[name] = len(text), None, text.splitlines(True), name
+        body = ast.parse(text, name).body
+        for k in range(len(body)) if chosen is None else chosen:
+            for statement in one_by_one(body[k]):
+                self.run(statement, name, space)
+
     def run(self, statement, name, space):
-        """One statement. One that fails is passed over: what needs it fails later, with a NameError."""
+        """One statement. What needs a failed one fails later, with a NameError that says why."""
+        code = compile(ast.Module([statement], []), name, "exec", FLAGS, True)
         try:
-            exec(compile(ast.Module([statement], []), name, "exec"), space)
+            exec(code, space)
         except BaseException as error:
-            for alias in getattr(statement, "names", []):
-                word = (alias.asname or alias.name).partition(".")[0]
-                self.missing[word] = str(error)
-                space.pop(word, None)    # another thing of that name is not what was meant
+            words = told(error, self.missing)["message"]
+            for word in [step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"] or ["*"]:
+                self.missing[word] = words
+                space.pop(word, None)    # an older thing of that name is not what was meant
 
     def call(self, arguments):
-        """What the function gives back, and those tensors that it wrote into."""
-        before = [a.clone() if isinstance(a, torch.Tensor) else None for a in arguments]
+        """What the function gives back, and those tensors of its input that it wrote into, by number."""
+        inputs = tensors(arguments)
+        before = [a.clone() for a in inputs]
         result = self.function(*arguments)
-        changed = [[k, a] for k, (a, b) in enumerate(zip(arguments, before)) if b is not None and not torch.equal(a, b)]
+        changed = [[k, a] for k, (a, b) in enumerate(zip(inputs, before)) if not torch.equal(a, b)]
         return {"result": result, "changed": changed}
 
 
@@ -131,7 +188,7 @@ def told(error, missing):
         message = str(error)[:2000]
     except Exception:
         message = ""
-    why = missing.get(getattr(error, "name", None)) if isinstance(error, NameError) else None
+    why = missing.get(error.name, missing.get("*")) if isinstance(error, NameError) else None
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in linecache.cache
               and f.filename.startswith("cell ")]
     return {"raised": type(error).__name__[:80], "base": base, "message": f"{message} ({why})" if why else message,

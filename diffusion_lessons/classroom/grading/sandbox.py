@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,7 @@ class Sandbox:
         self.hidden, self.memory = hidden, memory
         self.isolated = can_isolate() if isolated is None else isolated
         self.process, self.busy, self.kept = None, False, []
+        self.spent = 0.0    # seconds of waiting for learners' code
 
     def __enter__(self):
         return self
@@ -125,7 +127,7 @@ class Sandbox:
         self.end()
 
     def start(self):
-        self.folder = tempfile.mkdtemp(prefix="grading-")
+        self.folder, self.trains = tempfile.mkdtemp(prefix="grading-"), False
         command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("child.py"), str(self.memory)]
         if self.isolated:
             command = room(self.folder, self.hidden, command)
@@ -152,12 +154,19 @@ class Sandbox:
                 pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def load(self, code, seconds):
-        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does."""
+    def load(self, code, seconds, trains=False):
+        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does.
+
+        trains: whether it may use an optimizer. These take PyTorch seconds to load, which are not the learner's.
+        """
         if self.busy:    # somebody gave up waiting for it
             self.end(close=False)
         if self.process is None:
             self.start()
+        if trains and not self.trains:
+            before = self.spent
+            self.ask({"load_optimizers": True}, START)
+            self.spent, self.trains = before, True
         self.kept = []
         return self.ask({"load": code}, seconds)
 
@@ -172,13 +181,15 @@ class Sandbox:
         """
         if self.process is None:
             raise Lost(GONE)
-        self.busy, outcome = True, queue.SimpleQueue()
+        self.busy, outcome, start = True, queue.SimpleQueue(), time.monotonic()
         threading.Thread(target=self.exchange, args=(self.process, message, outcome), daemon=True).start()
         try:
             found = outcome.get(timeout=seconds)
         except queue.Empty:
             self.end(close=False)    # the thread is still reading
             raise TooLong from None
+        finally:
+            self.spent += time.monotonic() - start if message is not None else 0.0
         self.busy = False
         if isinstance(found, Exception):
             self.end()
