@@ -185,7 +185,7 @@ def draw_generator(g, k):
             raise ValueError(f"this generator takes noise of shape (N, {n}), not {tuple(z.shape)}")
         parts = {plain: z[:, plain].sin(), even: z[:, even].square(),
                  gated: z[:, gated] * (z[:, plain] - 0.5).relu(), **{k: z[:, k].cos() for k in more[1:]}}
-        return torch.stack([torch.tanh(sum(part[i] * at[k] for k, part in parts.items())) for i in range(len(z))])
+        return torch.tanh(sum(part.reshape(-1, 1, 1, 1) * at[k] for k, part in parts.items()))      # (N, 1, 4, 4)
 
     return G, n
 

@@ -210,12 +210,12 @@ def what_is_wrong(alpha_bar, T):
     kept, lost = a[1:] / a[:-1], a[:-1] - a[1:]
     if kept.min() < 1e-4:
         return f"step t = {int(kept.argmin()) + 1} wipes out everything at once: go down in more even steps."
-    if lost.max() > 15 / T:
-        return (f"step t = {int(lost.argmax()) + 1} of {T} takes away {lost.max():.0%} of the variance in one go, more "
-                f"than 15 / T = {15 / T:.1%}: go down in more even steps.")
     if T >= 100 and a[T // 20] < 0.5:
         return (f"half of the picture is gone at t = {T // 20} of {T} already: the rest of the steps turn noise into "
                 "noise. Begin with little.")
+    if lost.max() > 15 / T:
+        return (f"step t = {int(lost.argmax()) + 1} of {T} takes away {lost.max():.0%} of the variance in one go, more "
+                f"than 15 / T = {15 / T:.1%}: go down in more even steps.")
     return None
 
 
