@@ -336,10 +336,10 @@ def own_line(error, attempt):
 
 def as_numbers(result):
     """A result as a float64 array. Raises TypeError or ValueError when it is none."""
-    if isinstance(result, torch.Tensor):
+    if isinstance(result, torch.Tensor) and not result.is_complex():
         return result.detach().cpu().double().numpy()
-    if isinstance(result, (str, dict, set)):
-        raise TypeError(f"{type(result).__name__} is no array of numbers")
+    if isinstance(result, (str, dict, set)) or np.iscomplexobj(result):
+        raise TypeError(f"{type(result).__name__} is no array of real numbers")
     if isinstance(result, (list, tuple, range)):
         result = [as_numbers(r) for r in result]
     return np.asarray(result, dtype=np.float64)
@@ -381,5 +381,7 @@ def untouched(used, case):
         return False
     if isinstance(case, (list, tuple)):
         return all(map(untouched, used, case))
+    if isinstance(case, (bool, int, float, str)):
+        return used == case
     before, after = leaves(case), leaves(used)
     return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

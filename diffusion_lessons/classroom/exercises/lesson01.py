@@ -92,7 +92,7 @@ def draw_points(g, k):
     # on each centre: how many points, and between which distances, in sigmas
     laid = [(100, 0, 2.9), (30, 0, 2.9), *[(20, 0, 2.9)] * more,       # covered
             (20, 1.2, 2.9),                                            # covered, with no point within 1 sigma
-            (2, 0, 2.9),                                               # too few
+            (6, 0, 2.9), (4, 0, 2.9),                                  # just enough, just too few
             (10, 3.1, 3.5)]                                            # just outside
     points = []
     for centre, (n, near, far) in zip(centres, laid):

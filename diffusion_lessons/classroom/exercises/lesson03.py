@@ -171,8 +171,10 @@ def draw_stranger(g, k):
     x0 = drawing.picture(g, (1, *shape))
 
     def net(x_t, t):
-        signal, noise = roots(s, t)
         x_t = drawing.as_a_network(x_t, t)
+        if t.min() < 1:
+            raise ValueError("at t = 0 there is no noise: this network was trained with t in 1..T")
+        signal, noise = roots(s, t)
         eps = (x_t - signal * x0) / noise
         return form(x0, eps, signal, noise) + 0.2 * torch.sin(40 * x_t)
 

@@ -248,7 +248,7 @@ STRENGTHS = [k / 20 for k in range(1, 21)]
 
 
 def draw_restyler(g, k):
-    """Image to image, a picture, and a change that some strength brings.
+    """Image to image, a picture, and a change that some strength brings; the least one, a large one.
 
     The denoiser is a perfect one of pictures that are Gaussian around a mean picture, so no more than shrinking.
     """
@@ -268,8 +268,9 @@ def draw_restyler(g, k):
 
     change = [(redraw(x0, strength) - x0).square().mean().item() for strength in STRENGTHS]
     # where it comes to be larger than ever before, by so much that no rounding matters
-    steps = [(max(change[:n]), change[n]) for n in range(2, 20) if change[n] > 1.02 * max(change[:n])]
-    low, high = steps[drawing.one(g, 0, len(steps) - 1)]
+    records = [max(change[:n], default=0.0) for n in range(20)]
+    steps = [(before, now) for before, now in zip(records, change) if now > 1.02 * before]
+    low, high = steps[(drawing.one(g, 2, len(steps) - 2), 0, -1)[k % 3]]
     return redraw, x0, low + (0.3, 0.7)[k % 2] * (high - low)
 
 
@@ -316,13 +317,13 @@ GENTLEST = Exercise(
 
 
 def draw_walk(g, k):
-    """A denoiser that leaves a little of everything, and few steps; one step only for k = 1."""
+    """A denoiser that leaves a little of everything, and few steps; one only; all that there are."""
     s, a, b = drawing.schedule(g), *(0.3 + 0.5 * torch.rand(2, generator=g)).tolist()
 
     def denoiser(x_t, t):
         return forward.from_x0(torch.tanh(a * drawing.as_a_network(x_t, t) + b), x_t, t, s)
 
-    steps, shape = 1 if k % 3 == 1 else drawing.one(g, 3, 6), drawing.shape(g, k)
+    steps, shape = (drawing.one(g, 3, 6), 1, s.T)[k % 3], drawing.shape(g, k)
     return denoiser, drawing.noise(g, shape), s, steps, torch.randn(steps, *shape, generator=g)
 
 

@@ -220,10 +220,10 @@ def looked_through(mask, tokens, places, words, worth):
     real = mask(tokens)
     if real is None or real is ...:
         return real
-    if getattr(real, "shape", None) != tokens.shape:
-        return real if isinstance(real, torch.Tensor) else torch.as_tensor(real)
-    real = torch.as_tensor(real)[:, None]
-    return torch.nn.functional.scaled_dot_product_attention(places, words, worth, attn_mask=real)
+    real = torch.as_tensor(real)
+    if real.shape != tokens.shape:
+        return real
+    return torch.nn.functional.scaled_dot_product_attention(places, words, worth, attn_mask=real[:, None])
 
 
 def mended_mask(tokens):
