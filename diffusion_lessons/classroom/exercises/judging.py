@@ -1,6 +1,8 @@
 """Judging a learner's function by what it does with fresh random input, compared with the package's own.
 
-An exercise is data: how to draw input, the right answer, the usual mistakes as functions, hints.
+An exercise is data: how to draw input, the right answer, the usual mistakes as functions, hints. What counts are the
+numbers: an array of numpy or a list stands for the tensor that it could be. Where something is to be trained, the
+gradients count as well.
 """
 
 import dataclasses
@@ -33,7 +35,13 @@ HELP = [
     (NameError, "not defined", "Is it one of the arguments, and did you run the cell with the imports?"),
     (Exception, "can't be used as indices|indices must be|tensors used as indices|only integer tensors",
      "An index must be an integer: leave t as it is when you look something up with it."),
-    (TypeError, "numpy|can't convert", "Stay with torch: its functions take tensors, those of math take one number."),
+    (Exception, "numpy|can't convert|cannot be converted to Scalar|converted to Python scalars",
+     "Stay with torch: its functions take tensors, those of math take one number."),
+    (RuntimeError, "same dtype|should be the same|scalar type",
+     "A network's weights are float32, and it takes nothing else. alpha_bar is float64, and what you multiply with "
+     "many of its numbers becomes float64 too: .float() in time."),
+    (RuntimeError, "in-place operation",
+     "Something is written into a tensor that others still need (as x += ... and x.mul_() do): make a new one."),
 ]
 
 
@@ -51,11 +59,31 @@ class Raised(Exception):
         self.kind, self.name, self.message, self.line = kind, name, message, line
 
 
-def close(a, b):
-    """Whether two answers agree but for rounding."""
+def close(a, b, tolerance=None):
+    """Whether two answers agree but for rounding; with a tolerance, whether no number is further off than that."""
     a, b = as_numbers(a), as_numbers(b)
+    if a.shape != b.shape:
+        return False
+    if tolerance is not None:
+        return bool(np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))
     scale = np.abs(b[np.isfinite(b)]).max(initial=1e-6)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True))
+    return bool(np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True))
+
+
+def with_slopes(function, *case):
+    """For exercises about what is trained: the result, and behind it its slopes along every input of floats.
+
+    A result that leads back to none of them comes as it is.
+    """
+    case = [a.clone().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in case]
+    result = function(*case)
+    if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        return result
+    total = (result * torch.arange(1, result.numel() + 1).reshape(result.shape).cos()).sum()   # no two count alike
+    inputs = [a for a in case if isinstance(a, torch.Tensor) and a.requires_grad]
+    slopes = torch.autograd.grad(total, inputs, allow_unused=True)
+    slopes = [torch.zeros_like(a) if slope is None else slope for a, slope in zip(inputs, slopes)]
+    return torch.cat([result.detach().reshape(-1), *(slope.reshape(-1) for slope in slopes)])
 
 
 @dataclass(frozen=True)
@@ -72,11 +100,14 @@ class Exercise:
     praise: str
     shows: tuple = ()             # functions or properties of the package whose source is the solution; else reference
     remark: str = ""              # a sentence above the solution
-    same: Callable = close        # same(given, wanted)
+    same: Callable = None         # same(given, wanted); else they must be close
     others: tuple = ()            # other functions that are right as well
     given: tuple = ()             # functions of the package that an answer may call; graders lend these and no others
-    also: Callable = None         # also(given, *case): words when a right value is still not good enough
+    wrong: Callable = None        # wrong(given, *case): where much is right: words for what is not, else None
     use: Callable = None          # use(function, *case): where there is more to it than function(*case)
+    trains: bool = False          # use gives slopes as well, and these must be right
+    tolerance: float = None       # for what is measured: how far off it may be
+    whole: bool = False           # the result are whole numbers, to look something up with
 
     @property
     def name(self):
@@ -87,6 +118,10 @@ class Exercise:
     def takes(self):
         """How many arguments it takes."""
         return self.call.count(",") + 1
+
+    def agrees(self, given, wanted):
+        """Whether that is the right result."""
+        return self.same(given, wanted) if self.same else close(given, wanted, self.tolerance)
 
     def run(self, function, *case):
         """The numbers that a function gives for this input."""
@@ -127,47 +162,76 @@ def judge(exercise, attempt, draws=DRAWS):
             return Verdict("not yet", f"it was not back after {SECONDS:g} seconds, and was stopped. Is there a loop "
                                       "that never ends?")
         except Exception as error:
-            return describe(error, attempt)
+            if not given:
+                return describe(error, attempt)
+            given.append(error)    # it works, but not always
+            continue
         if result is ...:
             return not_tried
         trouble = unusable(result, used, case)
         if trouble:
             return Verdict("not yet", trouble)
         given.append(result)
-    right = all(exercise.same(a, b) for a, b in zip(given, wanted))
-    if not right and not any(answers(exercise, other, cases, given) for other in exercise.others):
-        return Verdict("not yet", diagnose(exercise, run, cases, given, wanted))
-    for result, case in zip(given, cases):
-        reproach = exercise.also(result, *case) if exercise.also else None
-        if reproach:
-            return Verdict("not yet", reproach)
-    return Verdict("right", exercise.praise)
+    failed = [result for result in given if isinstance(result, Exception)]
+    trouble = None if failed else what_is_off(exercise, run, cases, given, wanted)
+    if failed or trouble:
+        words = named(exercise, cases, given)
+        return Verdict("not yet", words or trouble) if words or trouble else describe(failed[0], attempt)
+    return Verdict("right", exercise.praise + remark_on(given, cases))
+
+
+def what_is_off(exercise, run, cases, given, wanted):
+    """Words for what is not right, as far as that can be seen; None when all is right."""
+    if exercise.wrong:
+        return next((words for case, result in zip(cases, given) if (words := exercise.wrong(result, *case))), None)
+    right = [exercise.agrees(a, b) for a, b in zip(given, wanted)]
+    if not all(right) and not any(answers(exercise, other, cases, given) for other in exercise.others):
+        return diagnose(exercise, run, cases, given, wanted, right)
+    if exercise.whole and not all(map(are_whole, given)):
+        return ("the numbers are right, but they are floats, and nothing can be looked up with a float. In Python "
+                "round(x) gives an integer; torch.round and np.round do not.")
+    return None
 
 
 def answers(exercise, other, cases, given):
     """Whether the results are those of another right function."""
-    return all(exercise.same(result, exercise.run(other, *copies(case))) for case, result in zip(cases, given))
+    return all(exercise.agrees(result, exercise.run(other, *copies(case))) for case, result in zip(cases, given))
 
 
-def diagnose(exercise, run, cases, given, wanted):
-    """Words for a wrong answer: the mistake that explains it, else what is visibly off."""
+def named(exercise, cases, given):
+    """Words for the usual mistake that explains all results, if there is one. A result may be an exception."""
     for mistake, words in exercise.mistakes:
         wrong = functools.partial(exercise.run, mistake)
-        if all(explains(wrong, case, result) for case, result in zip(cases, given)):
+        if all(explains(wrong, case, result, exercise.tolerance) for case, result in zip(cases, given)):
             return words
+    return None
+
+
+def diagnose(exercise, run, cases, given, wanted, right):
+    """Words for a wrong answer that is no usual mistake: what is visibly off."""
     have, want = as_numbers(given[0]), as_numbers(wanted[0])
+    if exercise.trains:
+        value = as_numbers(exercise.run(lambda *case: without_slopes(exercise.answer, *case), *copies(cases[0])))
+        if have.size == value.size and close(have.reshape(-1), value.reshape(-1)):
+            return ("the number is right, but it has lost its way back to the weights, without which nothing is "
+                    "learned: give back the tensor, without .item(), .detach(), .numpy() or no_grad.")
+        if have.shape == want.shape and close(have[:value.size], want[:value.size]):
+            return ("the number is right, but not its slopes: training would walk another way. All of it must be "
+                    "computed from what comes in, with nothing detached.")
+        if have.size == value.size:
+            want = value
     if have.shape != want.shape:
         kind = f"is a {type(given[0]).__name__} of" if isinstance(given[0], tuple) else "has"
         return f"the result {kind} shape {have.shape}, wanted is {want.shape}."
     if not np.isfinite(have).all() and np.isfinite(want).all():
         return ("the result holds infinite numbers or NaN: is there a division by 0, or the root of a "
                 "negative number?")
-    if not explains(functools.partial(within, SECONDS, run), cases[0], given[0]):
+    if not explains(functools.partial(within, SECONDS, run), cases[0], given[0], exercise.tolerance):
         return ("it gives another result each time for the same input: it draws random numbers of its own. "
                 "All that is random comes in through its arguments.")
-    right = sum(exercise.same(a, b) for a, b in zip(given, wanted))
-    if right:
-        return f"right for {right} of {len(given)} random inputs, but not for all. For which might it fail?"
+    if any(right):
+        return (f"right for {sum(right)} of {len(given)} random inputs, but not for all. For which might it fail? "
+                "(A single picture, the first and the last t, other sizes?)")
     ratio = have[np.abs(want) > 1e-3] / want[np.abs(want) > 1e-3]
     if len(ratio) > 1 and np.allclose(ratio, ratio[0], rtol=1e-3):
         return f"the result is {ratio[0]:.3g} times what is wanted: a factor is off."
@@ -175,12 +239,40 @@ def diagnose(exercise, run, cases, given, wanted):
     return f'the numbers differ from what is wanted, by {error:.2g} on average. hint("{exercise.id}") helps.'
 
 
-def explains(function, case, result):
-    """Whether this function gives that result. (A mistake need not work on every input.)"""
+def without_slopes(function, *case):
+    """The result alone."""
+    with torch.no_grad():
+        return function(*case)
+
+
+def remark_on(given, cases):
+    """A word on a right answer that will not do as the input of a network, else nothing."""
+    floats = [a.dtype for case in cases for a in leaves(case) if a.is_floating_point() and a.ndim > 1]
+    if torch.float64 in [getattr(result, "dtype", None) for result in given] and set(floats) == {torch.float32}:
+        return (" (It comes out as float64, since alpha_bar is that. A network takes float32 only: .float() before it "
+                "goes into one.)")
+    return ""
+
+
+def explains(function, case, result, tolerance=None):
+    """Whether this function gives that result, or fails where the other failed."""
     try:
-        return close(result, function(*copies(case)))
+        made = function(*copies(case))
     except Exception:
+        return isinstance(result, Exception)
+    try:
+        return close(result, made, tolerance)
+    except (TypeError, ValueError):    # one of the two is an exception, or no array of numbers
         return False
+
+
+def are_whole(result):
+    """Whether these are integers by kind, not only by value."""
+    if isinstance(result, (list, tuple)):
+        return all(map(are_whole, result))
+    if isinstance(result, torch.Tensor):
+        return not result.is_floating_point()
+    return isinstance(result, (int, range)) or np.asarray(result).dtype.kind in "biu"
 
 
 def unusable(result, used, case):
@@ -191,7 +283,7 @@ def unusable(result, used, case):
         as_numbers(result)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return f"the result should be numbers, in one tensor, not a {type(result).__name__}."
-    if any(isinstance(a, torch.Tensor) and not torch.equal(a, b) for a, b in zip(used, case)):
+    if not untouched(used, case):
         return ("the function writes into its own input (as x += ... and x.mul_() do). The caller still needs "
                 "it: make a new tensor.")
     return None
@@ -244,16 +336,52 @@ def own_line(error, attempt):
 
 def as_numbers(result):
     """A result as a float64 array. Raises TypeError or ValueError when it is none."""
-    if isinstance(result, torch.Tensor):
+    if isinstance(result, torch.Tensor) and not result.is_complex():
         return result.detach().cpu().double().numpy()
-    if isinstance(result, (str, dict, set)):
-        raise TypeError(f"{type(result).__name__} is no array of numbers")
+    if isinstance(result, (str, dict, set)) or np.iscomplexobj(result):
+        raise TypeError(f"{type(result).__name__} is no array of real numbers")
     if isinstance(result, (list, tuple, range)):
         result = [as_numbers(r) for r in result]
     return np.asarray(result, dtype=np.float64)
 
 
-def copies(case):
-    """The arguments again, so that nobody can spoil them for the next."""
-    return [a.clone() if isinstance(a, torch.Tensor)
-            else torch.Generator().set_state(a.get_state()) if isinstance(a, torch.Generator) else a for a in case]
+def copies(value):
+    """The arguments again, whatever they are made of, so that nobody can spoil them for the next."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, torch.Generator):
+        return torch.Generator().set_state(value.get_state())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(copies, value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(copies, value))
+    if isinstance(value, dict):
+        return {key: copies(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **{f.name: copies(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return value
+
+
+def leaves(value):
+    """All tensors in there, wherever they lie."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [a for item in value for a in leaves(item)] if isinstance(value, (list, tuple)) else []
+
+
+def untouched(used, case):
+    """Whether what was handed over is still as it was."""
+    if isinstance(case, dict):
+        return used.keys() == case.keys() and untouched(list(used.values()), list(case.values()))
+    if isinstance(case, list) and len(used) != len(case):
+        return False
+    if isinstance(case, (list, tuple)):
+        return all(map(untouched, used, case))
+    if isinstance(case, (bool, int, float, str)):
+        return used == case
+    before, after = leaves(case), leaves(used)
+    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

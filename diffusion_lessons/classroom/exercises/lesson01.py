@@ -7,13 +7,13 @@ import torch.nn.functional as F
 
 from diffusion_lessons import adversarial, metrics
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
-from diffusion_lessons.models import gan
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, with_slopes
 
 
 def draw_logits(g, k):
-    """Logits of 9 real and 9 fake examples, as mixed as those of a game under way."""
-    return 2 * torch.randn(9, generator=g) + 0.5, 2 * torch.randn(9, generator=g) - 0.5
+    """Logits of real and of fake examples, not equally many, as mixed as those of a game under way."""
+    n, m = (1, 1) if k % 3 == 1 else (5 + torch.randperm(6, generator=g)[:2]).tolist()
+    return 2 * torch.randn(n, generator=g) + 0.5, 2 * torch.randn(m, generator=g) - 0.5
 
 
 def loss_of_d(real, fake):
@@ -22,7 +22,7 @@ def loss_of_d(real, fake):
 
 LOSS_D = Exercise(
     "1.1", "loss_of_d(real, fake)", draw_logits, adversarial.discriminator_loss,
-    reference=loss_of_d, shows=[adversarial.discriminator_loss],
+    reference=loss_of_d, shows=[adversarial.discriminator_loss], use=with_slopes, trains=True,
     remark="F.softplus(x) = log(1 + e^x), so softplus(-x) = -log sigmoid(x), without overflow.",
     praise="right: two mistakes to be punished, and D is asked about both equally.",
     hints=["D says \"real\" with probability sigmoid(logit). For a real example that should be large, for a fake one "
@@ -64,7 +64,7 @@ def loss_of_g(fake):
 
 LOSS_G = Exercise(
     "1.2", "loss_of_g(fake)", draw_fake, adversarial.generator_loss, reference=loss_of_g,
-    shows=[adversarial.generator_loss],
+    shows=[adversarial.generator_loss], use=with_slopes, trains=True,
     praise="right, in the form that pulls hardest where G fails.",
     hints=["G wants D to say \"real\" to its pictures.",
            "It is D's loss for *real* examples, asked about fake ones.",
@@ -92,7 +92,7 @@ def draw_points(g, k):
     # on each centre: how many points, and between which distances, in sigmas
     laid = [(100, 0, 2.9), (30, 0, 2.9), *[(20, 0, 2.9)] * more,       # covered
             (20, 1.2, 2.9),                                            # covered, with no point within 1 sigma
-            (2, 0, 2.9),                                               # too few
+            (6, 0, 2.9), (4, 0, 2.9),                                  # just enough, just too few
             (10, 3.1, 3.5)]                                            # just outside
     points = []
     for centre, (n, near, far) in zip(centres, laid):
@@ -137,7 +137,7 @@ MODES = Exercise(
 
 
 def draw_pictures(g, k):
-    return (drawing.picture(g, 5),)
+    return (drawing.picture(g, (drawing.one(g, 3, 6), *drawing.shape(g, k)[1:])),)
 
 
 def distances(x):
@@ -174,36 +174,74 @@ VARIETY = Exercise(
     ])
 
 
-def draw_walk(g, k):
-    width = drawing.one(g, 20, 60)
-    return torch.randn(width, generator=g), torch.randn(width, generator=g), 0.15 + 0.1 * drawing.one(g, 0, 7)
+def draw_generator(g, k):
+    """A generator of 4 to 8 numbers of noise: one heard only when another is large, one without its sign, some not."""
+    n = drawing.one(g, 4, 8)
+    plain, gated, even, deaf, *more = torch.randperm(n, generator=g).tolist()
+    at = {k: torch.randn(1, 4, 4, generator=g) for k in range(n)}
+
+    def G(z):
+        if z.ndim != 2 or z.shape[1] != n:
+            raise ValueError(f"this generator takes noise of shape (N, {n}), not {tuple(z.shape)}")
+        parts = {plain: z[:, plain].sin(), even: z[:, even].square(),
+                 gated: z[:, gated] * (z[:, plain] - 0.5).relu(), **{k: z[:, k].cos() for k in more[1:]}}
+        return torch.tanh(sum(part.reshape(-1, 1, 1, 1) * at[k] for k, part in parts.items()))      # (N, 1, 4, 4)
+
+    return G, n
 
 
-def walk(a, b, u):
-    angle = torch.cosine_similarity(a, b, dim=-1).arccos()
-    return (torch.sin((1 - u) * angle) * a + torch.sin(u * angle) * b) / torch.sin(angle)
+def differs(G, a, b):
+    """Whether two pieces of noise give different pictures, anywhere."""
+    return bool((G(a) != G(b)).any())
 
 
-WALK = Exercise(
-    "1.5", "walk(a, b, u)", draw_walk, gan.great_circle, reference=walk, shows=[gan.great_circle],
-    praise="right: on the way every point is as long as a noise vector should be.",
-    hints=["u = 0 gives a, u = 1 gives b. The two factors are not 1 - u and u, but sines.",
-           "angle = arccos of the cosine between a and b, torch.cosine_similarity(a, b, dim=-1).",
-           "(sin((1 - u) angle) a + sin(u angle) b) / sin(angle)"],
+def by_change(start, change):
+    """The experiment with other noise: start(n) is changed in one column, to change(column)."""
+    def heard(G, n):
+        z = start(n)
+        others = [z.clone() for _ in range(n)]
+        for k, other in enumerate(others):
+            other[:, k] = change(z[:, k])
+        return [differs(G, z, other) for other in others]
+    return heard
+
+
+def seeded(n):
+    return 2 * torch.randn(200, n, generator=torch.Generator().manual_seed(0))
+
+
+def heard(G, n):
+    z = torch.randn(200, n)
+    before, found = G(z), []
+    for k in range(n):
+        other = z.clone()
+        other[:, k] = torch.randn(200)                                       # the rest stays as it is
+        found.append(bool((G(other) != before).any()))
+    return found
+
+
+HEARD = Exercise(
+    "1.5", "heard(G, n)", draw_generator, by_change(seeded, lambda column: column.roll(1)), reference=heard,
+    praise="right: an experiment with many pieces of noise, one number changed at a time. What it does not hear cannot "
+           "make its pictures different.",
+    hints=["Make some noise and its pictures. Then change one of the n numbers, and leave the others as they are: do "
+           "the pictures change?",
+           "One piece of noise is too few: a number may be heard only where another one is large. Take a hundred.",
+           "z = torch.randn(200, n); for each k: other = z.clone(), then new numbers into other[:, k], and compare "
+           "G(other) with G(z)."],
     mistakes=[
-        (lambda a, b, u: (1 - u) * a + u * b,
-         "that is the straight line. Half way between two noise vectors it is too short, by about the root of 2: a "
-         "vector such as the generator has never seen."),
-        (lambda a, b, u: gan.great_circle(b, a, u), "it runs from b to a: u = 0 should give a."),
-        (lambda a, b, u: (1 - u) ** 0.5 * a + u**0.5 * b,
-         "that keeps the length only if a and b are at right angles; it is nearly so, but use their true angle."),
-        (lambda a, b, u: gan.great_circle(a, b, u) * gan.angle_between(a, b).sin(),
-         "the division by sin(angle) is missing."),
-        (lambda a, b, u: torch.cos(u * gan.angle_between(a, b)) * a + torch.sin(u * gan.angle_between(a, b)) * b,
-         "cosine and sine fit if a and b are at right angles; use sin((1 - u) angle) and sin(u angle), divided by "
-         "sin(angle)."),
-        (lambda a, b, u: F.normalize((1 - u) * a + u * b, dim=-1),
-         "the length is 1 all the way. Noise vectors are much longer: about the root of their size."),
+        (by_change(lambda n: torch.zeros(1, n), lambda column: column + 1),
+         "you changed the numbers one by one, but from zeros only. One of them is heard only where another is large: "
+         "try many random pieces of noise."),
+        (by_change(seeded, lambda column: -column),
+         "you turned the signs. A number may be heard without its sign: take another number, not minus the old one."),
+        (lambda G, n: [not found for found in by_change(seeded, lambda column: column.roll(1))(G, n)],
+         "the wrong way round: True means that the pictures change with this number."),
+        (lambda G, n: [True] * n, "not all of them are heard. Change one number at a time and look at the pictures."),
+        (lambda G, n: sum(by_change(seeded, lambda column: column.roll(1))(G, n)),
+         "that is how many are heard. Wanted is a list of n: which?"),
+        (lambda G, n: [k for k, found in enumerate(by_change(seeded, lambda column: column.roll(1))(G, n)) if found],
+         "those are the places of the heard ones. Wanted are n answers, True or False, one for each number."),
     ])
 
 
@@ -277,4 +315,4 @@ MENDED = Exercise(
          "that is \"minus D's loss\": where D is sure, it is flat and G learns nothing. Take -log D(G(z))."),
     ])
 
-EXERCISES = [LOSS_D, LOSS_G, MODES, VARIETY, WALK, MENDED]
+EXERCISES = [LOSS_D, LOSS_G, MODES, VARIETY, HEARD, MENDED]

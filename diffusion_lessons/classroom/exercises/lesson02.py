@@ -1,16 +1,17 @@
 """Exercises of lesson 02: adding noise."""
 
+import numpy as np
 import torch
 
-from diffusion_lessons import datasets, forward, schedules
+from diffusion_lessons import forward, schedules
 from diffusion_lessons.classroom.exercises import drawing
 from diffusion_lessons.classroom.exercises.drawing import factor
-from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, as_numbers, close
 
 
 def draw_jump(g, k):
-    s = drawing.schedule(g)
-    return drawing.picture(g), drawing.times(g, s.T), drawing.noise(g), s
+    s, shape = drawing.schedule(g), drawing.shape(g, k)
+    return drawing.picture(g, shape), drawing.times(g, s.T, shape[0], k), drawing.noise(g, shape), s
 
 
 def jump(signal, noise):
@@ -70,7 +71,8 @@ ADD_NOISE = Exercise(
 
 
 def draw_betas(g, k):
-    return (0.02 + 0.4 * torch.rand(drawing.one(g, 6, 14), generator=g, dtype=torch.float64),)
+    T, dtype = 1 if k % 3 == 1 else drawing.one(g, 6, 14), torch.float32 if k % 3 == 2 else torch.float64
+    return (0.02 + 0.4 * torch.rand(T, generator=g, dtype=dtype),)
 
 
 def kept(beta):
@@ -125,10 +127,11 @@ ALPHA_BAR = Exercise(
 
 
 def draw_on(g, k):
-    """From s to t; every third time from the clean picture, and once in a while a single step."""
-    schedule = drawing.schedule(g)
-    s = 0 if k % 3 == 2 else drawing.one(g, 2, 5)
-    return drawing.picture(g), s, s + drawing.one(g, 2, 5), drawing.noise(g), schedule
+    """From s to t: somewhere, a single step to the very end, all the way from the clean picture."""
+    schedule, shape = drawing.schedule(g), drawing.shape(g, k)
+    s = (drawing.one(g, 2, 5), schedule.T - 1, 0)[k % 3]
+    t = (s + drawing.one(g, 2, 5), schedule.T, drawing.one(g, 2, schedule.T))[k % 3]
+    return drawing.picture(g, shape), s, t, drawing.noise(g, shape), schedule
 
 
 def further(shrink, add):
@@ -189,9 +192,9 @@ def draw_length(g, k):
 
 def what_is_wrong(alpha_bar, T):
     """Words for a schedule that will not do, the first thing that is wrong with it; else None."""
-    if not isinstance(alpha_bar, torch.Tensor) or alpha_bar.shape != (T + 1,):
+    a = torch.from_numpy(as_numbers(alpha_bar))
+    if a.shape != (T + 1,):
         return f"wanted is one tensor of T + 1 numbers, alpha_bar for t = 0..T: here ({T + 1},)."
-    a = alpha_bar.double()
     if not a.isfinite().all():
         return "there are infinite numbers or NaN in it."
     if a[0] != 1:
@@ -204,12 +207,15 @@ def what_is_wrong(alpha_bar, T):
     if a[-1] > 0.001:
         return (f"with T = {T}, {a[-1]:.1%} of the picture's variance is left at t = T. The loop starts from pure "
                 "noise, so x_T should be that: at most 0.1%. (Public code has this bug where T was made smaller.)")
-    kept = a[1:] / a[:-1]
+    kept, lost = a[1:] / a[:-1], a[:-1] - a[1:]
     if kept.min() < 1e-4:
         return f"step t = {int(kept.argmin()) + 1} wipes out everything at once: go down in more even steps."
     if T >= 100 and a[T // 20] < 0.5:
         return (f"half of the picture is gone at t = {T // 20} of {T} already: the rest of the steps turn noise into "
                 "noise. Begin with little.")
+    if lost.max() > 15 / T:
+        return (f"step t = {int(lost.argmax()) + 1} of {T} takes away {lost.max():.0%} of the variance in one go, more "
+                f"than 15 / T = {15 / T:.1%}: go down in more even steps.")
     return None
 
 
@@ -225,49 +231,119 @@ OWN = Exercise(
     shows=[schedules.cosine, schedules.sigmoid, schedules.linear],
     remark="Any curve will do that begins at 1, falls, and ends near 0. These are the ones in use.",
     praise="right: it begins at the picture, it ends in noise, and it falls gently in between. It is a schedule.",
-    same=lambda given, wanted: True, also=what_is_wrong,
+    wrong=what_is_wrong,
     hints=["Think of a curve over u = t / T that starts at 1 and ends near 0: a cosine, an S, a power of 1 - u.",
            "torch.arange(T + 1, dtype=torch.float64) / T gives the u. The last number must stay above 0.",
            "For example alpha_bar = torch.cos(u * math.pi / 2) ** 2, with the last number made 1e-5."],
     mistakes=[])
 
-def draw_bytes(g, k):
-    return (torch.randint(0, 256, (4, 3, 6, 5), generator=g, dtype=torch.uint8),)
+
+def draw_machine(g, k):
+    """A machine that adds noise by a schedule that nobody has seen, and a time: in the middle, the first, the last."""
+    s, own = drawing.schedule(g), torch.Generator().manual_seed(drawing.one(g, 0, 10**6))
+
+    def noising(x0, t):
+        if x0.numel() > 10_000:
+            raise ValueError(f"at most 10,000 numbers at a time, not {x0.numel():,}: ask more often instead")
+        return s.alpha_bar[t].sqrt().item() * x0 + (1 - s.alpha_bar[t]).sqrt().item() * torch.randn(
+            x0.shape, generator=own)
+
+    middle = drawing.one(g, 3, int((s.alpha_bar > 0.3).sum()) - 1)
+    return noising, (middle, 1, s.T)[k % 3]
 
 
-def to_float(x):
-    return x.float() / 127.5 - 1
+def by_bright_picture(read=lambda signal: signal**2):
+    """So bright a picture that no noise shows: what is left of it is sqrt(alpha_bar)."""
+    return lambda noising, t: read(noising(torch.full((1, 1, 1, 1), 1e6), t).item() / 1e6)
 
 
-TO_FLOAT = Exercise(
-    "2.5", "to_float(x)", draw_bytes, datasets.to_float, reference=to_float, shows=[datasets.to_float],
-    praise="right: 0 becomes -1, 255 becomes 1, and grey lies near 0, where the noise lies too.",
-    hints=["Bytes cannot hold fractions or negative numbers: x.float() first.",
-           "Dividing by 127.5 brings 0..255 to 0..2.", "Then take 1 away."],
+def measured_alpha_bar(noising, t):
+    black = torch.zeros(100, 1, 10, 10)                                      # all that comes out is noise
+    spread = torch.stack([noising(black, t).var() for _ in range(20)]).mean()
+    return 1 - spread
+
+
+MEASURED = Exercise(
+    "2.5", "measured_alpha_bar(noising, t)", draw_machine, by_bright_picture(), reference=measured_alpha_bar,
+    tolerance=0.06,
+    praise="right: two known things went in, and what came out told the schedule.",
+    hints=["You may choose the picture. What comes out when all its pixels are 0?",
+           "Then it is sqrt(1 - alpha_bar) times the noise: its variance is 1 - alpha_bar. Or give it a bright "
+           "picture, and see what is left of it on average.",
+           "1 - noising(torch.zeros(100, 1, 10, 10), t).var(), better as the mean of several tries."],
     mistakes=[
-        (lambda x: x.float() / 255, "that is [0, 1]; wanted is [-1, 1], with grey at 0."),
-        (lambda x: x.float() / 255 - 0.5, "that is [-0.5, 0.5]: twice that is wanted."),
-        (lambda x: x.float() - 127.5,
-         "it lies around zero, but the scale is still that of bytes: divide by 127.5."),
-        (lambda x: 1 - x.float() / 127.5, "black and white have changed places."),
-        (lambda x: x.float() / 128 - 1,
-         "nearly: white is 255, so divide by 127.5, and it becomes exactly 1."),
-        (lambda x: (x.float() - x.float().mean()) / x.float().std(),
-         "you scaled by the batch's own mean and spread; then the same picture comes out differently in each "
-         "batch."),
-        (lambda x: (x - 127).float() / 127.5,
-         "bytes wrap round: 0 - 127 is 129 among them. Turn them into floats before you subtract."),
+        (by_bright_picture(lambda signal: signal),
+         "that is sqrt(alpha_bar), what the picture is multiplied by: alpha_bar is its square."),
+        (by_bright_picture(lambda signal: 1 - signal**2), "that is 1 - alpha_bar, the share of the noise."),
+        (by_bright_picture(lambda signal: (1 - signal**2) ** 0.5),
+         "that is sqrt(1 - alpha_bar), what the noise is multiplied by. Its square is the variance, 1 - alpha_bar."),
+        (by_bright_picture(lambda signal: 1 - (1 - signal**2) ** 0.5),
+         "you took 1 minus the standard deviation of the noise; it is the variance that is 1 - alpha_bar."),
+        (by_bright_picture(lambda signal: 1.0), "that says that nothing is lost. Something is: measure it."),
     ])
 
 
 def draw_noisy(g, k):
-    x0, t, _, s = draw_jump(g, k)
-    return x0, t, s, torch.Generator().manual_seed(drawing.one(g, 0, 10**6))
+    """Large pictures, so that there is much noise to look at; the first at t = 0, where there is none."""
+    s, shape = drawing.schedule(g), (drawing.one(g, 4, 6), 3, drawing.one(g, 36, 40), drawing.one(g, 41, 45))
+    t = 2 + torch.randperm(s.T - 1, generator=g)[:shape[0]]
+    t[0] = 0
+    return drawing.picture(g, shape), t, s, drawing.one(g, 0, 10**6)
+
+
+def three_times(noisy, x0, t, schedule, seed):
+    """What it makes, what it makes next, and what it makes when it begins anew."""
+    g = torch.Generator().manual_seed(seed)
+    made = [noisy(x0, t, schedule, g), noisy(x0, t, schedule, g),
+            noisy(x0, t, schedule, torch.Generator().manual_seed(seed))]
+    return made[0] if made[0] is None or made[0] is ... else torch.stack([torch.as_tensor(x) for x in made])
+
+
+def what_is_wrong_with_noise(made, x0, t, schedule, seed):
+    """Words for noise that is not independent, Gaussian, of mean 0 and spread 1. Six sigma: it hardly ever errs."""
+    made = torch.from_numpy(as_numbers(made))
+    if made.shape[1:] != x0.shape:
+        return f"the result has shape {tuple(made.shape[1:])}, wanted is {tuple(x0.shape)}."
+    if not close(made[0], made[2]):
+        return ("it gives another result each time, though its generator begins anew: all that is random comes from g, "
+                "generator=g.")
+    if not close(made[0][t == 0], x0[t == 0]):
+        return "at t = 0 the picture itself should come out: there is no noise yet."
+    a = schedule.alpha_bar[t[t > 0]].reshape(-1, 1, 1, 1)
+    first, second = ((x[t > 0] - a.sqrt() * x0[t > 0]) / (1 - a).sqrt() for x in made[:2])
+    n = first[0].numel()
+    for picture, eps in zip(x0[t > 0], first):
+        if not abs(eps.mean()) < 6 / n**0.5:
+            return f"the noise has a mean of {eps.mean():.2f}; wanted is 0."
+        if not abs(eps.std() - 1) < 6 / (2 * n) ** 0.5:
+            return f"the noise has a standard deviation of {eps.std():.2f}; wanted is 1."
+        if not abs((picture * eps).mean()) < 6 / n**0.5:
+            return "the noise depends on the picture."
+    if not abs((first**4).mean() - 3) < 6 * (96 / first.numel()) ** 0.5:
+        return (f"mean and standard deviation are right, but it is not Gaussian: the mean of eps^4 is "
+                f"{(first**4).mean():.2f}, and should be 3.")
+    if close(first, second):
+        return "asked twice, it draws the same noise again: take new numbers from g each time."
+    if most_alike(torch.stack([first, second])) > 7:
+        return "the numbers are not independent: the same noise comes again, within a picture or in another one."
+    return None
+
+
+def most_alike(x):
+    """The largest correlation of a sequence with itself, moved by any distance; in sigmas of independent numbers."""
+    x = (x - x.mean()).flatten().numpy()
+    power = np.abs(np.fft.rfft(x, 2 * len(x))) ** 2
+    return np.abs(np.fft.irfft(power)[1:len(x)]).max() / (x**2).sum() * len(x) ** 0.5
 
 
 def noised_by(draw):
     """The lesson's code with another line for the noise: draw(x0, g)."""
     return lambda x0, t, s, g: forward.add_noise(x0, t, draw(x0, g), s)
+
+
+def one_by_one(x0, g):
+    """Noise for each picture of its own, in float64."""
+    return torch.stack([torch.randn(x.shape, generator=g, dtype=torch.float64) for x in x0])
 
 
 def mended_noisy(x0, t, schedule, g):
@@ -279,7 +355,8 @@ def mended_noisy(x0, t, schedule, g):
 MENDED = Exercise(
     "2.6", "mended_noisy(x0, t, schedule, g)", draw_noisy,
     noised_by(lambda x0, g: torch.randn(x0.shape, generator=g)), reference=mended_noisy,
-    others=(noised_by(lambda x0, g: torch.empty_like(x0).normal_(generator=g)),),
+    others=(noised_by(lambda x0, g: torch.empty_like(x0).normal_(generator=g)), noised_by(one_by_one)),
+    use=three_times, wrong=what_is_wrong_with_noise,
     praise="mended: mean 0 and spread 1, as the schedule believes.",
     hints=["What should the mean and the standard deviation of eps be? What are they?",
            "torch.rand and torch.randn are different things."],
@@ -299,4 +376,4 @@ MENDED = Exercise(
          "it is squeezed into 0..1 again: leave the Gaussian as it is."),
     ])
 
-EXERCISES = [ADD_NOISE, ALPHA_BAR, GO_ON, OWN, TO_FLOAT, MENDED]
+EXERCISES = [ADD_NOISE, ALPHA_BAR, GO_ON, OWN, MEASURED, MENDED]

@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
 
 from diffusion_lessons import forward, training
 from diffusion_lessons.classroom.exercises import drawing
 from diffusion_lessons.classroom.exercises.drawing import factor
-from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
-from diffusion_lessons.forward import add_noise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, as_numbers
+from diffusion_lessons.forward import add_noise, velocity
 from diffusion_lessons.models.denoiser import Denoiser
 from diffusion_lessons.models.unet import time_embedding
 
@@ -20,8 +21,8 @@ def roots(s, t):
 
 
 def draw_estimate(g, k):
-    s = drawing.schedule(g)
-    return drawing.noise(g), drawing.picture(g), drawing.times(g, s.T), s
+    s, shape = drawing.schedule(g), drawing.shape(g, k)
+    return drawing.noise(g, shape), drawing.picture(g, shape), drawing.times(g, s.T, shape[0], k), s
 
 
 def estimate(formula):
@@ -30,7 +31,7 @@ def estimate(formula):
 
 
 def estimate_at(shift):
-    return lambda eps, x_t, t, s: forward.from_eps(eps, x_t, t + shift, s).x0
+    return lambda eps, x_t, t, s: estimate(lambda x, e, a, n: (x - n * e) / a)(eps, x_t, t + shift, s)
 
 
 def x0_from_eps(eps, x_t, t, schedule):
@@ -70,20 +71,27 @@ X0_HAT = Exercise(
     ])
 
 
-class FakeNet(torch.nn.Module):
-    """Stands in for a network: any fixed function of (x, t) will do to judge a loss."""
-
-    def __init__(self, g):
-        super().__init__()
-        self.a = torch.nn.Parameter(0.3 + torch.rand(2, generator=g))
-
-    def forward(self, x, t, y=None):
-        return torch.tanh(self.a[0] * x) + self.a[1] * torch.sin(t.float()).reshape(-1, 1, 1, 1)
-
-
 def draw_loss(g, k):
-    s = drawing.schedule(g)
-    return FakeNet(g), drawing.picture(g), drawing.times(g, s.T), drawing.noise(g), s
+    """The weights of a small network first; t in 1..T."""
+    s, shape = drawing.schedule(g), drawing.shape(g, k)
+    weights = 0.3 * torch.randn(9 * shape[1] ** 2 + 1, generator=g)
+    return weights, drawing.picture(g, shape), drawing.times(g, s.T, shape[0], k, first=1), drawing.noise(g, shape), s
+
+
+def of_a_network(loss, weights, x0, t, eps, schedule):
+    """The loss, and behind it its slopes along the weights of a small network, which sees both x and t."""
+    weights = weights.clone().requires_grad_()
+    kernel = weights[1:].reshape(x0.shape[1], x0.shape[1], 3, 3)
+
+    def net(x, t, y=None):
+        seen = torch.tanh(torch.nn.functional.conv2d(x, kernel, padding=1))
+        return seen + weights[0] * torch.sin(t.float()).reshape(-1, 1, 1, 1)
+
+    value = loss(net, x0, t, eps, schedule)
+    if not isinstance(value, torch.Tensor) or not value.requires_grad:
+        return value
+    slopes = torch.autograd.grad(value.sum(), weights)[0]
+    return torch.cat([value.detach().reshape(-1), slopes])
 
 
 def eps_loss(net, x0, t, eps, s):
@@ -107,14 +115,6 @@ def without_t(net, x0, t, eps, s):
     return mean_square(net(forward.add_noise(x0, t, eps, s), torch.zeros_like(t)) - eps)
 
 
-def trains(loss, *case):
-    """Words for a loss that nothing can be learned from, right as its value may be."""
-    if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
-        return ("the number is right, but it has lost its way back to the weights, without which nothing is "
-                "learned: give back the tensor, without .item(), .detach() or no_grad.")
-    return None
-
-
 def training_loss(net, x0, t, eps, schedule):
     eps_hat = net(add_noise(x0, t, eps, schedule), t)
     return ((eps_hat - eps) ** 2).mean()
@@ -126,7 +126,7 @@ LOSS = Exercise(
     remark="In the package the loss also covers other targets and weightings; with target = weighting = "
            "\"eps\" it is the exercise.",
     praise="right. That, on random pictures with random t, over and over, is all of the training.",
-    also=trains,
+    use=of_a_network, trains=True,
     hints=["Three lines: make x_t with add_noise, ask the network, compare.",
            "eps_hat = net(x_t, t): the network sees the noisy picture and the time, nothing else.",
            "((eps_hat - eps) ** 2).mean()"],
@@ -155,54 +155,74 @@ LOSS = Exercise(
         (error(lambda d: d.square().flatten(1).mean(1)),
          "that is one loss per picture; take the mean over the batch too."),
         (error(lambda d: d.square()), "that is the squared error of every pixel; take the mean of it all."),
+        (error(lambda d: -d.square().mean()), "the sign is turned round: training would make the error larger."),
         (error(mean_square, sees=lambda x0, t, eps, s: forward.add_noise(x0, t - 1, eps, s)),
          "x_t was made with t - 1, but the network was told t."),
     ])
 
 
-def draw_velocity(g, k):
-    s = drawing.schedule(g)
-    return drawing.picture(g), drawing.noise(g), drawing.times(g, s.T), s
+TARGETS = (lambda x0, eps, signal, noise: eps, lambda x0, eps, signal, noise: x0,
+           lambda x0, eps, signal, noise: signal * eps - noise * x0)
 
 
-def mixed(formula):
-    return lambda x0, eps, t, s: formula(x0, eps, *roots(s, t))
+def draw_stranger(g, k):
+    """A network that knows one picture by heart, nearly; it puts out eps, x0 or v, in turn. And that picture."""
+    s, (_, *shape), form = drawing.schedule(g), drawing.shape(g, k), TARGETS[k % 3]
+    x0 = drawing.picture(g, (1, *shape))
+
+    def net(x_t, t):
+        x_t = drawing.as_a_network(x_t, t)
+        if t.min() < 1:
+            raise ValueError("at t = 0 there is no noise: this network was trained with t in 1..T")
+        signal, noise = roots(s, t)
+        eps = (x_t - signal * x0) / noise
+        return form(x0, eps, signal, noise) + 0.2 * torch.sin(40 * x_t)
+
+    return net, x0.expand(8, *shape).clone(), s
 
 
-def v_of(x0, eps, t, schedule):
-    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
-    return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+def by_error(choose, sees=forward.add_noise):
+    """The experiment, with another choice or another input."""
+    def target_of(net, x0, s):
+        t = torch.linspace(1, s.T, len(x0)).long()
+        eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+        put_out = net(sees(x0, t, eps, s), t)
+        return choose([(put_out - form(x0, eps, *roots(s, t))).square().mean().item() for form in TARGETS])
+    return target_of
 
 
-VELOCITY = Exercise(
-    "3.6", "v_of(x0, eps, t, schedule)", draw_velocity, forward.velocity, reference=v_of, shows=[forward.velocity],
-    praise="right: at t = 0 it is eps, at t = T it is -x0, and in between a bit of both.",
-    hints=["The same two factors as in the jump, but they change places and one gets a minus.",
-           "v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0"],
+def target_of(net, x0, schedule):
+    t = torch.randint(1, schedule.T + 1, (len(x0),))
+    eps = torch.randn_like(x0)
+    put_out = net(add_noise(x0, t, eps, schedule), t)
+    targets = torch.stack([eps, x0, velocity(x0, eps, t, schedule)])
+    return (put_out - targets).square().mean((1, 2, 3, 4)).argmin()
+
+
+TARGET = Exercise(
+    "3.6", "target_of(net, x0, schedule)", draw_stranger, by_error(lambda errors: errors.index(min(errors))),
+    reference=target_of, given=(add_noise, velocity), whole=True,
+    praise="right. A network's file does not always say what it was trained for, and a wrong guess gives mush: so ask "
+           "it something you know the answer to.",
+    hints=["Noise the pictures yourself, with noise and times of your own: then you know eps, x0 and v. What does the "
+           "network put out?",
+           "t = torch.randint(1, schedule.T + 1, (len(x0),)), eps = torch.randn_like(x0), and x_t by add_noise.",
+           "Of the mean squared errors to eps, to x0 and to velocity(x0, eps, t, schedule), which is the smallest?"],
     mistakes=[
-        (mixed(lambda x, e, a, n: a * x + n * e),
-         "that is x_t, the jump. In v the factors change places, and x0 gets a minus."),
-        (mixed(lambda x, e, a, n: n * x - a * e),
-         "the sign is turned round: eps comes with plus, x0 with minus."),
-        (mixed(lambda x, e, a, n: a * e + n * x), "there is a minus in front of x0."),
-        (mixed(lambda x, e, a, n: n * e - a * x),
-         "the two factors have changed places: eps gets sqrt(alpha_bar)."),
-        (mixed(lambda x, e, a, n: a * x - n * e),
-         "picture and noise have changed places: eps gets sqrt(alpha_bar)."),
-        (mixed(lambda x, e, a, n: a**2 * e - n**2 * x),
-         "you used alpha_bar and 1 - alpha_bar instead of their square roots."),
-        (mixed(lambda x, e, a, n: e - x),
-         "eps - x0 is the velocity of flow matching, which runs straight; here both have factors."),
-        (lambda x0, eps, t, s: forward.velocity(x0, eps, t - 1, s),
-         "t is off by one: you took alpha_bar[t - 1]."),
-        (lambda x0, eps, t, s: forward.velocity(x0, eps, t + 1, s),
-         "t is off by one: you took alpha_bar[t + 1]."),
+        (lambda net, x0, s: 0, "this one does not always predict the noise: compare what it puts out with all three."),
+        (lambda net, x0, s: 1, "this one does not always predict x0: compare what it puts out with all three."),
+        (lambda net, x0, s: 2, "this one does not always predict v: compare what it puts out with all three."),
+        (by_error(lambda errors: errors.index(max(errors))), "that is the one with the largest error: argmin."),
+        (by_error(min), "that is the smallest error. Wanted is whose it is: 0 for eps, 1 for x0, 2 for v."),
+        (by_error(lambda errors: errors), "those are the errors. Whose is the smallest? 0 for eps, 1 for x0, 2 for v."),
     ])
 
 
 def draw_embedding(g, k):
-    T = drawing.one(g, 100, 900)
-    return torch.randperm(T, generator=g)[:6] + 1, 2 * drawing.one(g, 4, 10), T
+    T, count = drawing.one(g, 100, 900), 1 if k % 3 == 1 else drawing.one(g, 5, 7)
+    t = torch.randperm(T, generator=g)[:count] + 1
+    t[-1] = T
+    return t, 2 * drawing.one(g, 8, 12), T            # wider than the batch, so that the two are not taken for another
 
 
 def rates_of(width):
@@ -242,7 +262,7 @@ def time_features(t, width, T):
 
 TIME = Exercise(
     "3.3", "time_features(t, width, T)", draw_embedding, time_embedding,
-    reference=time_features, shows=[time_embedding],
+    reference=time_features, shows=[time_embedding], tolerance=1e-3,
     praise="right: every t gets its own row, and near times have similar rows.",
     hints=["rates: width // 2 numbers from 1 falling to almost 1/10000: torch.exp(-math.log(10000) * k / "
            "(width // 2)) with k = torch.arange(width // 2).",
@@ -335,7 +355,7 @@ BY_T = Exercise(
 
 def draw_rows(g, k):
     t, width, T = draw_embedding(g, k)
-    return torch.cat([t, t[:2]]), width, T           # two times come again, at other places of the batch
+    return torch.cat([t, t[:1 + k % 3]]), width, T   # some times come again, at other places of the batch
 
 
 def woven(fill):
@@ -356,8 +376,22 @@ def fill_columns(rows):
     rows[:, 0::2], rows[:, 1::2] = rows[:, 0::2].sin(), rows[:, 1::2].cos()
 
 
-def fill_swapped(rows):
+def cosine_first(rows):
     rows[:, 1::2], rows[:, 0::2] = rows[:, 1::2].sin(), rows[:, 0::2].cos()
+
+
+def same_columns(given, wanted):
+    """Whether these are the same columns in any order: to a network one order is as good as another."""
+    given, wanted = as_numbers(given), as_numbers(wanted)
+    if given.shape != wanted.shape:
+        return False
+    left = list(given.T)
+    for column in wanted.T:
+        found = [k for k, other in enumerate(left) if np.abs(other - column).max() < 1e-3]
+        if not found:
+            return False
+        del left[found[0]]
+    return True
 
 
 def fill_half(rows):
@@ -385,7 +419,7 @@ def mended_rows(t, width, T):
 
 MENDED = Exercise(
     "3.4", "mended_rows(t, width, T)", draw_rows, woven(fill_columns), reference=mended_rows,
-    others=(time_embedding,),
+    others=(woven(cosine_first), time_embedding), same=same_columns,
     remark="The package's own joins all sines and all cosines instead of weaving them. To a network it is the same.",
     praise="mended: the same t gets the same row, wherever in the batch it stands.",
     hints=["The eight rows should be equal, as t is. Along which axis do sin and cos take turns?",
@@ -394,8 +428,6 @@ MENDED = Exercise(
         (woven(fill_rows), AS_IT_WAS),
         (woven(fill_half), "one of the two lines is mended; the other still goes by rows."),
         (woven(fill_sines), "now all of it is sines: every second column should be a cosine."),
-        (woven(fill_swapped),
-         "sine and cosine have changed places. A network would not mind, but this code has the sine first."),
         (woven(fill_halves),
          "the columns come in pairs with the same rate, one for sin and one for cos. Cut in halves, the sines get the "
          "fast rates only and the cosines the slow ones."),
@@ -405,4 +437,4 @@ MENDED = Exercise(
          "the axes have changed places: one row per picture, (B, width)."),
     ])
 
-EXERCISES = [X0_HAT, LOSS, TIME, MENDED, BY_T, VELOCITY]
+EXERCISES = [X0_HAT, LOSS, TIME, MENDED, BY_T, TARGET]

@@ -6,22 +6,22 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from diffusion_lessons import forward, samplers
+from diffusion_lessons import forward, samplers, schedules
 from diffusion_lessons.classroom.exercises import drawing
 from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, as_numbers
 from diffusion_lessons.forward import add_noise
 
 
 def draw_turn(g, k):
-    """A turn from t to s, every third one the last (s = 0), none of them from t to t - 1."""
-    s = drawing.schedule(g)
-    t = drawing.one(g, 8, s.T - 1)
-    return drawing.noise(g), t, 0 if k % 3 == 2 else drawing.one(g, 3, t - 3), drawing.noise(g), drawing.picture(g), s
+    """A turn from t to s, x_t and what a denoiser may say of it: eps and x0 that x_t is made of.
 
-
-def draw_ddim(g, k):
-    x_t, t, s, eps, x0, schedule = draw_turn(g, k)
-    return x_t, t, s, forward.Prediction(eps, x0), schedule
+    Somewhere, a single step, all the way from T to 0.
+    """
+    schedule, shape = drawing.schedule(g), drawing.shape(g, k)
+    t = schedule.T if k % 3 == 2 else drawing.one(g, 8, schedule.T - 1)
+    s = (drawing.one(g, 3, t - 3), t - 1, 0)[k % 3]
+    x_t, x0 = drawing.noise(g, shape), drawing.picture(g, shape)
+    return x_t, t, s, forward.from_x0(x0, x_t, torch.full(shape[:1], t), schedule), schedule
 
 
 def ddim(formula):
@@ -35,7 +35,7 @@ def ddim_step(x_t, t, s, prediction, schedule):
 
 
 DDIM = Exercise(
-    "4.1", "ddim_step(x_t, t, s, prediction, schedule)", draw_ddim,
+    "4.1", "ddim_step(x_t, t, s, prediction, schedule)", draw_turn,
     lambda x_t, t, s, p, schedule: samplers.ddim_step(x_t, t, s, p, schedule, 0.0),
     reference=ddim_step, shows=[samplers.ddim_step],
     remark="With eta = 0 the variance is 0, and the last term drops out.",
@@ -69,8 +69,8 @@ DDIM = Exercise(
 
 
 def draw_ddpm(g, k):
-    x_t, t, s, eps, x0, schedule = draw_turn(g, k)
-    return x_t, t, s, forward.Prediction(eps, x0), schedule, drawing.noise(g)
+    turn = draw_turn(g, k)
+    return *turn, drawing.noise(g, turn[0].shape)
 
 
 def mean_of(x_t, p, t, s, schedule):
@@ -142,7 +142,12 @@ DDPM = Exercise(
 
 
 def draw_times(g, k):
+    """Steps that do not divide T; then a single one, then as many as there are, or such that divide T."""
     steps = drawing.one(g, 4, 25)
+    if k % 3 == 1:
+        return 10 * steps, 1
+    if k % 3 == 2:
+        return steps * (1 + 6 * (k % 2)), steps
     return steps * drawing.one(g, 4, 20) + drawing.one(g, 1, steps - 1), steps
 
 
@@ -159,7 +164,7 @@ def timesteps(T, steps):
 
 TIMES = Exercise(
     "4.3", "timesteps(T, steps)", draw_times, samplers.timesteps,
-    reference=timesteps, shows=[samplers.timesteps], same=same_times,
+    reference=timesteps, shows=[samplers.timesteps], same=same_times, whole=True,
     praise="right: it begins at T, where the picture is noise, and ends at 0, where it is clean.",
     hints=["steps strides need steps + 1 times, the first T and the last 0.",
            "The k-th time is T - k * T / steps, rounded.",
@@ -192,10 +197,15 @@ TIMES = Exercise(
 
 
 def draw_mask(g, k):
-    s = drawing.schedule(g)
-    mask = torch.zeros(1, 1, 6, 5)
+    """A mask of one piece for all; a soft one; one of scattered pixels for each picture."""
+    s, shape = drawing.schedule(g), drawing.shape(g, k)
+    mask = torch.zeros(1, 1, *shape[2:])
     mask[..., drawing.one(g, 1, 4):, :] = 1.0
-    return drawing.noise(g), drawing.picture(g), mask, drawing.times(g, s.T), drawing.noise(g), s
+    if k % 3:
+        mask = torch.rand(shape[0], 1, *shape[2:], generator=g)
+        mask = mask.round() if k % 3 == 2 else mask
+    t = drawing.times(g, s.T, shape[0], k)
+    return drawing.noise(g, shape), drawing.picture(g, shape), mask, t, drawing.noise(g, shape), s
 
 
 def keep_known(x_s, x0, mask, s, eps, schedule):
@@ -224,66 +234,97 @@ INPAINT = Exercise(
         (lambda x, x0, m, s, e, c: m * x + add_noise((1 - m) * x0, s, e, c),
          "the noise went everywhere: noise x0 first, then cut out its part with 1 - mask."),
         (lambda x, x0, m, s, e, c: m * x, "the place of the known part is empty: put the noised x0 there."),
-        (lambda x, x0, m, s, e, c: m * x + (1 - m) * add_noise(x0, s - 1, e, c),
+        (lambda x, x0, m, s, e, c: m * x + (1 - m) * add_noise(x0, (s - 1).clamp(min=0), e, c),
          "s is off by one in the noise of the known part."),
+        (lambda x, x0, m, s, e, c: torch.where(m > 0.5, x, add_noise(x0, s, e, c)),
+         "right for masks of 0 and 1; where the mask lies between, the two are to be mixed: mask * x_s + (1 - mask) * "
+         "known."),
         (lambda x, x0, m, s, e, c: m * x + (1 - m) * (x0 + e),
          "the noise is added as it is; use add_noise, which knows how much belongs to s."),
     ])
 
 
-def draw_start(g, k):
-    strength = (0.3, 0.55, 0.8)[k % 3] + drawing.one(g, 0, 9) / 100
-    return drawing.picture(g), strength, drawing.noise(g), drawing.schedule(g)
+STRENGTHS = [k / 20 for k in range(1, 21)]
 
 
-def begin(level, mix=add_noise):
-    """An answer that noises up to level(strength, T)."""
-    def start(x0, strength, eps, s):
-        return mix(x0, torch.full((len(x0),), level(strength, s.T)), eps, s)
-    return start
+def draw_restyler(g, k):
+    """Image to image, a picture, and a change that some strength brings; the least one, a large one.
+
+    The denoiser is a perfect one of pictures that are Gaussian around a mean picture, so no more than shrinking.
+    """
+    schedule, shape = schedules.cosine(60), (2, 3, 6, 5)
+    mean, spread = drawing.picture(g, shape), 0.3 + 0.4 * torch.rand(shape, generator=g)
+    x0, eps = drawing.picture(g, shape), drawing.noise(g, shape)
+
+    def denoiser(x_t, t):
+        a = drawing.factor(schedule.alpha_bar, t)
+        pull = a.sqrt() * spread**2 / (a * spread**2 + 1 - a)
+        return forward.from_x0(mean + pull * (x_t - a.sqrt() * mean), x_t, t, schedule)
+
+    def redraw(x0, strength):
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength must lie in (0, 1], not {strength}")
+        return samplers.finish(samplers.img2img(denoiser, x0, schedule, float(strength), lambda _: eps, steps=5))
+
+    change = [(redraw(x0, strength) - x0).square().mean().item() for strength in STRENGTHS]
+    # where it comes to be larger than ever before, by so much that no rounding matters
+    records = [max(change[:n], default=0.0) for n in range(20)]
+    steps = [(before, now) for before, now in zip(records, change) if now > 1.02 * before]
+    low, high = steps[(drawing.one(g, 2, len(steps) - 2), 0, -1)[k % 3]]
+    return redraw, x0, low + (0.3, 0.7)[k % 2] * (high - low)
 
 
-def start_from(x0, strength, eps, schedule):
-    t = torch.full((len(x0),), round(strength * schedule.T))
-    return add_noise(x0, t, eps, schedule)
+def by_scan(choose, measure=torch.square):
+    """The experiment with another choice: choose(changes, wanted), or another measure of the change."""
+    def gentlest(redraw, x0, wanted):
+        return choose([measure(redraw(x0, strength) - x0).mean().item() for strength in STRENGTHS], wanted)
+    return gentlest
 
 
-START = Exercise(
-    "4.5", "start_from(x0, strength, eps, schedule)", draw_start, begin(lambda strength, T: round(strength * T)),
-    reference=start_from, given=(add_noise,), shows=[samplers.img2img],
-    praise="right: from there the loop goes on as if it had come all the way from T.",
-    hints=["The strength says how far up to go: t = round(strength * T).",
-           "All pictures of the batch get the same t: torch.full((len(x0),), t).",
-           "add_noise(x0, t, eps, schedule) is the jump there."],
+def first_above(changes, wanted):
+    return next((strength for strength, change in zip(STRENGTHS, changes) if change >= wanted), 1.0)
+
+
+def last_below(changes, wanted):
+    return max((strength for strength, change in zip(STRENGTHS, changes) if change < wanted), default=0.0)
+
+
+def gentlest(redraw, x0, wanted):
+    for k in range(1, 21):
+        change = (redraw(x0, k / 20) - x0).square().mean()
+        if change >= wanted:
+            return k / 20
+    return 1.0
+
+
+GENTLEST = Exercise(
+    "4.5", "gentlest(redraw, x0, wanted)", draw_restyler, by_scan(first_above), reference=gentlest, tolerance=0.01,
+    praise="right: measured, not guessed. Which strength changes how much depends on the picture and the network.",
+    hints=["Try the strengths one after the other, small ones first, and measure how far each result is from x0.",
+           "(redraw(x0, strength) - x0).square().mean() is the change.",
+           "for k in range(1, 21): strength k / 20; the first one whose change is at least `wanted` is it."],
     mistakes=[
-        (begin(lambda strength, T: round((1 - strength) * T)),
-         "the strength is the wrong way round: 1 should forget the picture, so it goes all the way up to T."),
-        (begin(lambda strength, T: T), "that goes up to T, whatever the strength: nothing is left of the picture."),
-        (begin(lambda strength, T: round(strength * T) - 1), "t is off by one: t = round(strength * T)."),
-        (begin(lambda strength, T: int(strength * 1000) % (T + 1)),
-         "T is not always 1000: ask the schedule, schedule.T."),
-        (lambda x0, strength, eps, s: (1 - strength) * x0 + strength * eps,
-         "strength is a time here, not a mixing ratio: jump to t = round(strength * T) with add_noise."),
-        (lambda x0, strength, eps, s: (1 - strength) ** 0.5 * x0 + strength**0.5 * eps,
-         "strength is a time here, not a share of the variance: jump to t = round(strength * T) with add_noise."),
-        (lambda x0, strength, eps, s: x0 + strength * eps,
-         "the picture must be made smaller as noise comes in, or the network meets numbers it has never seen: "
-         "use add_noise."),
-        (begin(lambda strength, T: round(strength * T),
-               lambda x0, t, eps, s: x0 + drawing.factor(1 - s.alpha_bar, t).sqrt() * eps),
-         "the picture must be made smaller as well: use add_noise."),
+        (by_scan(last_below), "that is the last one that changes too little. Wanted is the first that changes enough."),
+        (by_scan(lambda c, wanted: STRENGTHS[min(range(20), key=lambda k: abs(c[k] - wanted))]),
+         "that is the strength whose change is nearest to `wanted`; it must be at least that."),
+        (by_scan(lambda c, wanted: 1.0), "strength 1 forgets the picture. There is a gentler one."),
+        (by_scan(lambda c, wanted: STRENGTHS.index(first_above(c, wanted)) + 1),
+         "that is the number of twentieths: divide by 20."),
+        (by_scan(first_above, torch.abs), "you took the mean absolute change; the mean squared one is wanted."),
+        (by_scan(lambda c, wanted: c[STRENGTHS.index(first_above(c, wanted))]),
+         "that is the change. Wanted is the strength that makes it."),
     ])
 
 
 def draw_walk(g, k):
-    """A denoiser that leaves a little of everything, and few steps."""
+    """A denoiser that leaves a little of everything, and few steps; one only; all that there are."""
     s, a, b = drawing.schedule(g), *(0.3 + 0.5 * torch.rand(2, generator=g)).tolist()
 
     def denoiser(x_t, t):
-        return forward.from_x0(torch.tanh(a * x_t + b), x_t, t, s)
+        return forward.from_x0(torch.tanh(a * drawing.as_a_network(x_t, t) + b), x_t, t, s)
 
-    steps = drawing.one(g, 3, 5)
-    return denoiser, drawing.noise(g), s, steps, torch.randn(steps, 4, 3, 6, 5, generator=g)
+    steps, shape = (drawing.one(g, 3, 6), 1, s.T)[k % 3], drawing.shape(g, k)
+    return denoiser, drawing.noise(g, shape), s, steps, torch.randn(steps, *shape, generator=g)
 
 
 def walker(sigma, start=lambda x: x, mean=None):
@@ -346,4 +387,4 @@ MENDED = Exercise(
          "at s = 0 nothing is added, but on the way there is too much: a part of that noise is already in x_t."),
     ])
 
-EXERCISES = [DDIM, DDPM, TIMES, INPAINT, START, MENDED]
+EXERCISES = [DDIM, DDPM, TIMES, INPAINT, GENTLEST, MENDED]

@@ -1,22 +1,21 @@
 """Exercises of lesson 05: the sentence goes in."""
 
 import torch
-import torch.nn.functional as F
 
 from diffusion_lessons import training
 from diffusion_lessons.classroom.exercises import drawing
-from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise
+from diffusion_lessons.classroom.exercises.judging import AS_IT_WAS, Exercise, with_slopes
 from diffusion_lessons.models.text import END, PAD, START, CausalBlock, CrossAttention, Tokenizer
 
 WORDS = ("a", "cat", "frog", "green", "on", "snow", "stilts", "the")
-NUMBERS = {word: k + 3 for k, word in enumerate(WORDS)}
 
 
 def draw_sentence(g, k):
-    """Two to five words, never filling the row, and their numbers."""
-    length = drawing.one(g, 8, 11)
-    chosen = torch.randperm(len(WORDS), generator=g)[:drawing.one(g, 2, 5)].tolist()
-    return " ".join(WORDS[i] for i in chosen), dict(NUMBERS), length
+    """Two to five words and their numbers; a row that they do not fill, just fill, and no words at all."""
+    count = 0 if k % 3 == 2 else drawing.one(g, 2, 5)
+    numbers = dict(zip(WORDS, (3 + torch.randperm(40, generator=g)[:len(WORDS)]).tolist()))
+    chosen = [WORDS[i] for i in torch.randint(len(WORDS), (count,), generator=g)]
+    return " ".join(chosen), numbers, count + 2 + (0 if k % 3 == 1 else drawing.one(g, 2, 5))
 
 
 def encode(text, number, length):
@@ -25,7 +24,7 @@ def encode(text, number, length):
 
 
 TOKENS = Exercise(
-    "5.1", "encode(text, number, length)", draw_sentence, encode, reference=encode, shows=[Tokenizer.row],
+    "5.1", "encode(text, number, length)", draw_sentence, encode, reference=encode, shows=[Tokenizer.row], whole=True,
     praise="right: the network only ever sees such rows of numbers.",
     hints=["text.split() gives the words, number[word] the number of each.",
            "START is 1, END is 2 and PAD is 0; the row has `length` numbers in all.",
@@ -47,63 +46,85 @@ TOKENS = Exercise(
     ])
 
 
-def draw_qkv(g, k):
-    n = (4, 5, 7)[drawing.one(g, 0, 2)]    # not 6, the width
-    return tuple(2 * torch.randn(n, 6, generator=g) for _ in range(3))
+def draw_reader(g, k):
+    """Something that reads n vectors: each vector gathers from some others, a little or much. None, one, some."""
+    n, d = drawing.one(g, 5, 8), drawing.one(g, 2, 4)
+    if k % 3 == 0:
+        seen = torch.ones(n, n, dtype=torch.bool).tril()
+        seen[:, drawing.one(g, 1, n - 2)] = False                            # causal, and one of them keeps silent
+    else:
+        seen = torch.rand(n, n, generator=g) < 0.5
+    seen |= torch.eye(n, dtype=torch.bool)
+    heads = torch.randn(3, d, d, generator=g)
+
+    def read(x):
+        if x.shape != (n, d):
+            raise ValueError(f"this one reads vectors of shape ({n}, {d}), not {tuple(x.shape)}")
+        q, key, value = (x @ head for head in heads)
+        fit = torch.tanh(q @ key.T).masked_fill(~seen, -torch.inf)           # tanh: whoever is seen shows
+        # row by row: a zero share of a changed vector must not change the rounding
+        return torch.stack([x[i] + sum(share * v for share, v in zip(fit[i].softmax(0)[seen[i]], value[seen[i]]))
+                            for i in range(n)])
+
+    return read, n, d
 
 
-def masked(fit, v, fill=-torch.inf, diagonal=0):
-    later = torch.ones(len(fit), len(fit), dtype=torch.bool).triu(1 + diagonal)
-    return fit.masked_fill(later, fill).softmax(-1) @ v
+def by_poking(see):
+    """The experiment with another reading of it: see(moved), where moved[i, j]: vector i moved with token j."""
+    def sees(read, n, d):
+        x = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+        columns = []
+        for j in range(n):
+            other = x.clone()
+            other[j] += 1.0
+            columns.append((read(other) != read(x)).any(1))
+        return see(torch.stack(columns, 1))
+    return sees
+
+
+def sees(read, n, d):
+    x = torch.randn(n, d)
+    before, found = read(x), torch.zeros(n, n, dtype=torch.bool)
+    for j in range(n):
+        other = x.clone()
+        other[j] = torch.randn(d)                                            # token j is another one now
+        found[:, j] = (read(other) != before).any(dim=1)
+    return found
+
+
+SEES = Exercise(
+    "5.2", "sees(read, n, d)", draw_reader, by_poking(lambda moved: moved), reference=sees, shows=[CausalBlock.forward],
+    remark="What gives such a table below the diagonal only: is_causal=True. Your experiment needs no such line to be "
+           "seen.",
+    praise="right: whoever moves when a token is changed has seen it. Below the diagonal and on it: that is causal.",
+    hints=["Make n random vectors and read them. Then change one of them, token j, and read again: which have moved?",
+           "Whatever moved has seen token j: that is column j of the table.",
+           "found[:, j] = (read(other) != read(x)).any(dim=1)"],
+    mistakes=[
+        (by_poking(lambda moved: moved.T),
+         "rows and columns have changed places: found[i, j] says whether vector i sees token j."),
+        (by_poking(torch.logical_not), "the wrong way round: True where the vector moved."),
+        (by_poking(lambda moved: moved & ~torch.eye(len(moved), dtype=torch.bool)),
+         "a vector moves with its own token, too: the diagonal is True."),
+        (lambda read, n, d: torch.ones(n, n, dtype=torch.bool).tril(),
+         "that is what a causal reader sees. This one may be another: change tokens one by one, and look."),
+        (lambda read, n, d: torch.ones(n, n, dtype=torch.bool),
+         "not everybody sees everything: change one token at a time, and look who moves."),
+        (by_poking(lambda moved: moved.sum(1)), "that is how many each one sees. Wanted is which: (n, n)."),
+    ])
 
 
 def scores(q, k):
     return q @ k.T / q.shape[-1] ** 0.5
 
 
-def causal_attention(q, k, v):
-    n = len(q)
-    later = torch.ones(n, n, dtype=torch.bool).triu(1)
-    scores = q @ k.T / q.shape[-1] ** 0.5                                    # (n, n): row i asks, column j answers
-    return scores.masked_fill(later, -torch.inf).softmax(-1) @ v
-
-
-CAUSAL = Exercise(
-    "5.2", "causal_attention(q, k, v)", draw_qkv,
-    lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0],
-    reference=causal_attention, shows=[CausalBlock.forward],
-    remark="F.scaled_dot_product_attention(q, k, v, is_causal=True) is the whole exercise in one fast call.",
-    praise="right: every token gathers from itself and from those before it, and from nobody later.",
-    hints=["scores = q @ k.T / sqrt(width): row i says how well token i's question fits each key.",
-           "Before the softmax, set every score above the diagonal to minus infinity: "
-           "torch.ones(n, n, dtype=torch.bool).triu(1) is True there.",
-           "scores.masked_fill(later, -torch.inf).softmax(-1) @ v"],
-    mistakes=[
-        (lambda q, k, v: scores(q, k).softmax(-1) @ v, "every token still sees the later ones: mask them out."),
-        (lambda q, k, v: masked(q @ k.T, v), "divide the scores by the square root of the width."),
-        (lambda q, k, v: masked(q @ k.T / q.shape[-1], v), "divide by the square root of the width, not by the width."),
-        (lambda q, k, v: masked(q @ k.T / len(q) ** 0.5, v),
-         "it is the width of the vectors, q.shape[-1], whose root divides the scores, not the number of tokens."),
-        (lambda q, k, v: masked(scores(q, k), v, fill=0.0),
-         "a score of 0 is not \"never\": exp(0) = 1. Set the masked scores to minus infinity."),
-        (lambda q, k, v: masked(scores(q, k), v, diagonal=-1),
-         "a token must see itself too: mask only what is above the diagonal (triu(1)). The first token has nobody "
-         "else, and its softmax over nothing is NaN."),
-        (lambda q, k, v: masked(scores(q, k), v, diagonal=1), "each token sees one place too far into the future."),
-        (lambda q, k, v: masked(scores(q, k).flip(0, 1), v.flip(0)).flip(0),
-         "the mask is the wrong way round: tokens see the future instead of the past."),
-        (lambda q, k, v: masked(scores(k, q), v), "questions and keys have changed places: q @ k.T."),
-        (lambda q, k, v: scores(q, k).softmax(-1).tril() @ v,
-         "masking after the softmax leaves rows that do not sum to 1. Mask the scores first."),
-        (lambda q, k, v: masked(scores(q, k), torch.eye(len(q))), "those are the weights; multiply them with v."),
-    ])
-
-
 def draw_words(g, k):
-    """Places that ask, tokens that answer, and which of those are real: at least two, at least one not."""
-    places, tokens = drawing.one(g, 8, 12), drawing.one(g, 4, 7)
-    real = torch.arange(tokens) < drawing.one(g, 2, tokens - 1)
-    return (2 * torch.randn(places, 6, generator=g), *(2 * torch.randn(tokens, 6, generator=g) for _ in range(2)), real)
+    """Places that ask, tokens that answer, and which of those are real: padding behind, none, or anywhere."""
+    places, tokens, d = drawing.one(g, 8, 12), drawing.one(g, 4, 7), (6, 3, 10)[k % 3]
+    real = torch.arange(tokens) < (tokens if k % 3 == 1 else drawing.one(g, 2, tokens - 1))
+    real = real[torch.randperm(tokens, generator=g)] if k % 3 == 2 else real
+    places = 1 if k % 3 == 1 else places
+    return (2 * torch.randn(places, d, generator=g), *(2 * torch.randn(tokens, d, generator=g) for _ in range(2)), real)
 
 
 def look(fit, v, real, fill=-torch.inf):
@@ -117,7 +138,7 @@ def cross_attention(q, k, v, real):
 
 CROSS = Exercise(
     "5.3", "cross_attention(q, k, v, real)", draw_words, lambda q, k, v, real: look(scores(q, k), v, real),
-    reference=cross_attention,
+    reference=cross_attention, use=with_slopes, trains=True,
     shows=[CrossAttention.queries_keys_values, CrossAttention.weights, CrossAttention.forward],
     praise="right: the places of the picture ask, the words answer, and padding keeps silent.",
     hints=["The same formula as before, but q comes from the picture's places, k and v from the words.",
@@ -143,11 +164,12 @@ CROSS = Exercise(
 
 def draw_captions(g, k):
     """Captions of which some are to be hidden, and "nothing". In turn: the first among them, not the first, none."""
-    tokens = torch.randint(3, 40, (6, 5), generator=g)
-    hidden = torch.zeros(6, dtype=torch.bool)
-    hidden[1 + torch.randperm(5, generator=g)[:0 if k % 3 == 2 else drawing.one(g, 2, 3)]] = True
+    count, length = drawing.one(g, 5, 7), drawing.one(g, 3, 4) if k % 2 else 8
+    tokens = torch.randint(3, 40, (count, length), generator=g)
+    hidden = torch.zeros(count, dtype=torch.bool)
+    hidden[1 + torch.randperm(count - 1, generator=g)[:0 if k % 3 == 2 else drawing.one(g, 2, 3)]] = True
     hidden[0] = k % 3 == 0
-    return tokens, hidden, torch.tensor([START, END, PAD, PAD, PAD])
+    return tokens, hidden, torch.tensor([START, END] + [PAD] * (length - 2))
 
 
 def hide(tokens, hidden, nothing):
@@ -156,6 +178,7 @@ def hide(tokens, hidden, nothing):
 
 HIDE = Exercise(
     "5.4", "hide(tokens, hidden, nothing)", draw_captions, hide, reference=hide, shows=[training.Trainer.draw],
+    whole=True,
     praise="right, one by one: in every batch some pictures are learned with their caption and some without.",
     hints=["hidden is (B,), True where the caption is to go; tokens is (B, L).",
            "torch.where(condition, a, b) takes a where the condition holds; hidden[:, None] fits a whole row.",
@@ -180,10 +203,27 @@ HIDE = Exercise(
 
 
 def draw_batch(g, k):
-    """Rows of tokens, START words END and padding, of different lengths, cut where the longest ends."""
-    lengths = [7, *(drawing.one(g, 3, 6) for _ in range(3))]
-    rows = [[START, *(drawing.one(g, 3, 40) for _ in range(n - 2)), END] + [PAD] * (7 - n) for n in lengths]
-    return (torch.tensor(rows)[torch.randperm(4, generator=g)],)
+    """Rows of tokens, START words END and padding, cut where the longest ends; behind, in front, or anywhere.
+
+    And the numbers of places that look at them: questions, keys and values.
+    """
+    lengths = [9, *(drawing.one(g, 3, 8) for _ in range(1 + k % 3))]
+    rows = [[START, *(drawing.one(g, 3, 40) for _ in range(n - 2)), END] + [PAD] * (9 - n) for n in lengths]
+    tokens = torch.tensor(rows)[torch.randperm(len(rows), generator=g)]
+    tokens = (tokens, tokens.flip(1), tokens[:, torch.randperm(9, generator=g)])[k % 3]
+    places, words, worth = (torch.randn(len(rows), n, 6, generator=g) for n in (5, 9, 9))
+    return tokens, 2 * places, 2 * words, worth
+
+
+def looked_through(mask, tokens, places, words, worth):
+    """What places of a picture gather from the tokens through the mask, as in the network."""
+    real = mask(tokens)
+    if real is None or real is ...:
+        return real
+    real = torch.as_tensor(real)
+    if real.shape != tokens.shape:
+        return real
+    return torch.nn.functional.scaled_dot_product_attention(places, words, worth, attn_mask=real[:, None])
 
 
 def mended_mask(tokens):
@@ -191,9 +231,9 @@ def mended_mask(tokens):
 
 
 MENDED = Exercise(
-    "5.5", "mended_mask(tokens)", draw_batch, mended_mask, reference=mended_mask,
+    "5.5", "mended_mask(tokens)", draw_batch, mended_mask, reference=mended_mask, use=looked_through,
     praise="mended: a picture no longer depends on who else is in the batch.",
-    hints=["Which tokens stand behind END?", "PAD is 0. Real is what is not PAD: tokens != 0."],
+    hints=["Which tokens stand behind END?", "PAD is 0. Real is what is not PAD: tokens != 0, True or False."],
     mistakes=[
         (lambda x: torch.ones(x.shape, dtype=torch.bool), AS_IT_WAS),
         (lambda x: x == PAD, "the wrong way round: True means real."),
@@ -201,8 +241,11 @@ MENDED = Exercise(
         (lambda x: (x != PAD) & (x != END),
          "END is real, too: it has read the whole sentence. Only PAD is not."),
         (lambda x: (x != PAD) & (x != START), "START is real, too: the network has learned to read it."),
+        (lambda x: (x != PAD).float(),
+         "those are numbers, 1 and 0. Attention *adds* such a mask to its scores, so padding is still read. Only True "
+         "and False leave something out: tokens != 0 is that already."),
         (lambda x: (x != PAD).all(0, keepdim=True).expand_as(x),
          "now all rows end where the shortest does: each sentence has its own end."),
     ])
 
-EXERCISES = [TOKENS, CAUSAL, CROSS, HIDE, MENDED]
+EXERCISES = [TOKENS, SEES, CROSS, HIDE, MENDED]

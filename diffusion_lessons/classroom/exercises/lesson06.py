@@ -13,7 +13,9 @@ def some_denoiser(g):
     a, b, c = (0.5 + torch.rand((), generator=g).item() for _ in range(3))
 
     def denoiser(x_t, t, y):
-        asked = -2.0 if y is None else y.float() + 1
+        if y is not None and len(y) != len(x_t):
+            raise ValueError(f"{len(x_t)} pictures, but {len(y)} labels")
+        x_t, asked = drawing.as_a_network(x_t, t), -2.0 if y is None else y.float() + 1
         said = torch.sin(a * x_t + b * torch.as_tensor(asked).reshape(-1, 1, 1, 1)) + c * t.reshape(-1, 1, 1, 1) / 10
         return Prediction(said, x_t - said)
 
@@ -21,9 +23,11 @@ def some_denoiser(g):
 
 
 def draw_asked(g, k):
-    s = drawing.schedule(g)
-    y = torch.randperm(9, generator=g)[:4]
-    return some_denoiser(g), drawing.noise(g), drawing.times(g, s.T), y, 2.5 + drawing.one(g, 0, 40) / 10
+    """A denoiser, a question and a scale: far above 1; below it; 0 or more."""
+    s, shape = drawing.schedule(g), drawing.shape(g, k)
+    y, t = torch.randperm(9, generator=g)[:shape[0]], drawing.times(g, s.T, shape[0], k, first=1)
+    w = (2.5 + drawing.one(g, 0, 40) / 10, 0.1 + drawing.one(g, 0, 7) / 10, float(drawing.one(g, 0, 1)))[k % 3]
+    return some_denoiser(g), drawing.noise(g, shape), t, y, w
 
 
 def two_passes(formula):
@@ -61,25 +65,49 @@ GUIDE = Exercise(
     ])
 
 
-def draw_scale(g, k):
-    return (0.2 + 9 * torch.rand((), generator=g).item(),)
+def draw_stranger(g, k):
+    """Somebody's guided denoiser, with a scale of its own convention, the plain one inside, and a question."""
+    denoiser, x, t, y, _ = draw_asked(g, k)
+    scale = 0.3 + 6 * torch.rand((), generator=g).item()
+    w = (scale + 1, scale, scale / 4)[k % 3]
+
+    def theirs(x_t, t, y):
+        return guidance.Guided(denoiser, y, w)(x_t, t)
+
+    return theirs, denoiser, x, t, y
 
 
-def our_w(s):
-    return 1 + s
+def by_projection(read):
+    """read(w): how far theirs goes from the answer without to the one with, and what is made of it."""
+    def our_w(theirs, denoiser, x_t, t, y):
+        found, told, without = (said.eps for said in (theirs(x_t, t, y), denoiser(x_t, t, y), denoiser(x_t, t, None)))
+        way = told - without
+        return read(((found - without) * way).sum() / way.square().sum())
+    return our_w
+
+
+def our_w(theirs, denoiser, x_t, t, y):
+    without = denoiser(x_t, t, None).eps
+    way, went = denoiser(x_t, t, y).eps - without, theirs(x_t, t, y).eps - without
+    return (went * way).sum() / (way * way).sum()
 
 
 CONVENTION = Exercise(
-    "6.2", "our_w(s)", draw_scale, lambda s: 1 + s, reference=our_w, shows=[guidance.Guided.__call__],
-    remark="(1 + s) eps_c - s eps_u = eps_u + (1 + s) (eps_c - eps_u): our w is 1 + s.",
-    praise="right: what the paper calls 0, plain conditioning, is our 1.",
-    hints=["The paper writes (1 + s) eps_c - s eps_u. Sort it by eps_u and eps_c.",
-           "Ours is (1 - w) eps_u + w eps_c. Compare what stands before eps_c."],
+    "6.2", "our_w(theirs, denoiser, x_t, t, y)", draw_stranger, by_projection(lambda w: w), reference=our_w,
+    shows=[guidance.Guided.__call__], tolerance=0.01,
+    remark="Ho & Salimans write (1 + s) eps_c - s eps_u = eps_u + (1 + s) (eps_c - eps_u): our w is 1 + s.",
+    praise="right: whatever it is called there, this is what it does. With the paper's formula you find w = 1 + s.",
+    hints=["Ask the denoiser with the sentence and without, as in exercise 6.1, and ask theirs.",
+           "theirs = without + w * (told - without): you know all but w.",
+           "went, way = theirs - without, told - without; then (went * way).sum() / (way * way).sum()"],
     mistakes=[
-        (lambda s: s, "not the same: with s = 0 the paper's formula is plain conditioning, which is our w = 1."),
-        (lambda s: s - 1, "the other way round: ours is the larger number."),
-        (lambda s: 1 / s, "no division: compare what stands before eps_c."),
-        (lambda s: 1 - s, "that is what stands before eps_u with the sign turned: compare what stands before eps_c."),
+        (by_projection(lambda w: w - 1),
+         "that is the paper's s. Plain conditioning should be 1, and the way is measured from the answer without."),
+        (by_projection(lambda w: w + 1), "that is one too much: w = 1 is plain conditioning."),
+        (by_projection(lambda w: 1 / w), "it is upside down: how many times `told - without` did theirs go?"),
+        (by_projection(lambda w: 1 - w), "that is what stands before the answer without: 1 - w."),
+        (by_projection(lambda w: -w), "the sign is turned round: from the answer without to the one with."),
+        (by_projection(lambda w: w.square()), "that is w squared: the root is missing."),
     ])
 
 
@@ -117,9 +145,10 @@ NEGATIVE = Exercise(
 
 def draw_pair(g, k):
     """Guided and plain estimates: the guided one with a wider spread, another in each picture."""
-    plain = drawing.picture(g)
-    wider = 1.5 + torch.rand(4, 1, 1, 1, generator=g)
-    return wider * plain + 0.1 * drawing.noise(g) + 0.3, plain
+    shape = drawing.shape(g, k)
+    plain = drawing.picture(g, shape)
+    wider = 1.5 + torch.rand(shape[0], 1, 1, 1, generator=g)
+    return wider * plain + 0.1 * drawing.noise(g, shape) + 0.3, plain
 
 
 def of_each(x):
