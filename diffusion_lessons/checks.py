@@ -42,7 +42,7 @@ def _wrong_range(low, high, dtype):
         return "0 and 1 in bytes? Multiply by 255" if high == 1 else None
     if 0 <= low < high <= 1:
         return "pictures in [0, 1]? Call 2 * x - 1"
-    if -1 - TINY <= low and high <= 1 + TINY:
+    if low >= -1 - TINY and high <= 1 + TINY:
         return None
     if low >= 0 and high <= 255:
         return "bytes as floats? Call x / 127.5 - 1"
@@ -90,8 +90,8 @@ def check_labels(y, count: int | None = None, net=None) -> torch.Tensor:
     if y.ndim == 2 and text is None and y.shape[1] == 1:
         raise ValueError(f"labels must be (N,), not {tuple(y.shape)}: call y[:, 0]")
     if y.ndim == 2 and text is None:
-        raise ValueError(f"y is {tuple(y.shape)}: these are tokens of sentences, which the network cannot read: give it "
-                         "text=... (or if each row is 0 but for one 1, call y.argmax(1) for labels)")
+        raise ValueError(f"y is {tuple(y.shape)}: these are tokens of sentences, which the network cannot read: give "
+                         "it text=... (or if each row is 0 but for one 1, call y.argmax(1) for labels)")
     if y.ndim == 2:
         known = len(text.token.weight)
         if y.shape[1] != text.length or y.numel() and not 0 <= int(y.min()) <= int(y.max()) < known:

@@ -117,7 +117,7 @@ def load_generator(name="gan_healthy", device="cpu"):
 
 
 def _load_kind(name, kind):
-    """As `load`. Raises ValueError when the weights are of something else, or the card does not describe the network."""
+    """As `load`. Raises ValueError when the weights are of something else, or the card describes no network."""
     tensors, card = load(name)
     if card.get("kind", kind) != kind:
         raise ValueError(f"{str(name)!r} is a {card['kind']}, not a {kind}")

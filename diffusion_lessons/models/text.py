@@ -18,7 +18,7 @@ MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.catego
 def same_form(text) -> str:
     """One spelling for texts that read alike: composed (NFC), without capitals, single spaces.
 
-    "CAFE\u0301" and "caf\u00e9" become the same string.     (Unicode 15, section 3.13, D145: canonical caseless matching)
+    "CAFE\u0301" and "caf\u00e9" become the same string.     (Unicode 15, section 3.13, D145: caseless matching)
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", str(text)).casefold())
     return " ".join(text.split())
