@@ -53,7 +53,8 @@ def _wrong_range(low, high, dtype):
 
 def check_shape(shape, net):
     """Raise ValueError when a network of the course cannot take pictures of this shape, (N, C, H, W)."""
-    wanted = getattr(net, "config", {}).get("in_channels")
+    config = getattr(net, "config", None)
+    wanted = config.get("in_channels") if isinstance(config, dict) else None
     if wanted is None or (len(shape) == 4 and shape[1] == wanted):
         return
     advice = ""

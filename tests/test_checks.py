@@ -14,6 +14,7 @@ from diffusion_lessons.checks import check_labels, check_pictures
 from diffusion_lessons.datasets import load_digits, ring
 from diffusion_lessons.datasets.files import problem_with_labels
 from diffusion_lessons.doctor import look_at_data
+from diffusion_lessons.models.critic import Classifier
 from diffusion_lessons.models.denoiser import Denoiser
 from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
 from diffusion_lessons.models.unet import UNet
@@ -81,6 +82,8 @@ def test_a_colour_network_says_what_it_takes():
         denoiser()(COLOUR, torch.ones(6).long())
     with pytest.raises(ValueError, match=r"1 channel, not \(4, 3, 8, 8\): colour"):
         generation.draw(denoiser(), 4, (3, 8, 8), steps=2)
+    with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
+        Classifier()(COLOUR)
 
 
 @pytest.mark.parametrize("name", ["0..255", "0..1", "ImageNet", "much too large", "bytes of 0 and 1"])
@@ -109,8 +112,8 @@ def test_pictures_of_one_grey_and_points_of_any_size_pass():
         assert check_pictures(x) is x
     points = 40 * ring(50)
     assert torch.equal(check_pictures(points), points)
+    points[3, 1] = math.nan
     with pytest.raises(ValueError, match="1 of 50"):
-        points[3, 1] = math.nan
         check_pictures(points)
 
 
