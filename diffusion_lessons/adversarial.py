@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from diffusion_lessons.checks import check_pictures
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.training import Training
 
@@ -57,21 +58,25 @@ class GanTrainer(Training):
     where with `statistics` D(x) is the sum over the batch, as its answers then hang together. The losses that a step
     reports are without the penalty. `trainer.average` is a generator with the running average of the weights.
 
-    x: (N, C, H, W) uint8, or float of any shape;  steps: the length of the whole run;  batch: 1 or more
-    Raises FloatingPointError when a loss or its gradient is no longer a number; the weights are then those before.
+    x: (N, C, H, W) uint8 or float in [-1, 1] (check_range=False: in any range), or points (N, 2)
+    steps: the length of the whole run;  batch: 1 or more
+    Raises ValueError when the pictures are not what the players take (see `checks`), and FloatingPointError when a loss
+    or its gradient is no longer a number; the weights are then those before.
     """
 
     def __init__(self, generator, discriminator, x, *, steps, batch=64, lr_g=1e-3, lr_d=1e-3, beta1=0.5, noise=1.0,
-                 r1=0.0, ema=0.99, seed=0):
-        if len(x) == 0:
-            raise ValueError("there are no pictures to learn from")
-        if not x.dtype.is_floating_point and x.dtype != torch.uint8:
-            raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
+                 r1=0.0, ema=0.99, seed=0, check_range=True):
+        x = check_pictures(x, check_range=check_range)
         if batch < 1:
             raise ValueError(f"a batch needs at least one example, not {batch}")
         self.generator, self.discriminator = generator, discriminator
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.device = next(generator.parameters()).device
+        with torch.no_grad():
+            made = self.average(torch.zeros(1, generator.latent, device=self.device))
+        if made.shape[1:] != x.shape[1:]:
+            raise ValueError(f"the generator makes {tuple(made.shape[1:])}, and the pictures are {tuple(x.shape[1:])}: "
+                             "they must have one shape, (C, H, W)")
         self.x = x.to(self.device)
         self.steps, self.batch, self.lr_g, self.lr_d, self.beta1 = steps, batch, lr_g, lr_d, beta1
         self.noise, self.r1, self.ema, self.seed = noise, r1, ema, seed

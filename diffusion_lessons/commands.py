@@ -12,8 +12,10 @@ import torch
 from tqdm import tqdm
 
 from diffusion_lessons import generation, metrics, prompted, recipes, runtime, training, weights
+from diffusion_lessons.checks import need
 from diffusion_lessons.datasets import captions as writing
 from diffusion_lessons.datasets import critters, to_float, to_uint8
+from diffusion_lessons.datasets.files import as_pictures, problem_with_labels
 from diffusion_lessons.doctor import examine
 
 DRAW = {"method": "ddim", "steps": 50}    # unless asked otherwise
@@ -143,11 +145,12 @@ def evaluate(options):
         card = weights.card(options.model)
         if card.get("labels") != recipes.DIGITS:
             raise ValueError(f"the judges read digits and critters only, and {options.model} draws something else")
-        w = card["w"] if options.w is None else options.w
+        picture, w = need(card, options.model, "picture", "w")
+        w = w if options.w is None else options.w
         y = torch.arange(options.count) % 10
         denoiser = weights.load_denoiser(options.model, runtime.device())
         how = sampler(options, metrics.PROTOCOL)
-        x = generation.draw(denoiser, y, card["picture"], w=w, seed=options.seed, progress=True, **how)
+        x = generation.draw(denoiser, y, picture, w=w, seed=options.seed, progress=True, **how)
         what = f"{options.model}, w = {w:g}, {how['method']}, {how['steps']} steps, seed {options.seed}"
     found = metrics.report(judge, x, y, real["test"])
     print(f"{found['count']:,} pictures: {what}")
@@ -170,7 +173,7 @@ def evaluate_critters(options):
     critics = weights.load_critic("critters_critic"), weights.load_critic("critters_second")
     if options.count < 4:
         raise ValueError("--count must be 4 or more for critters, as recall looks at neighbours")
-    w = card["w"] if options.w is None else options.w
+    w = need(card, options.model, "w")[0] if options.w is None else options.w
     found = prompted.report(denoiser, generation.tokenizer(card), critics, w, options.count, options.seed,
                             progress=True, **sampler(options, prompted.PROTOCOL))
     print(json.dumps({"model": options.model, **found}, indent=2))
@@ -235,6 +238,8 @@ def read_pictures(path):
         raise ValueError(f"{path} is no npz with x and y, or is damaged ({error})") from error
     if x.dtype != np.uint8 or x.shape[1:] != (28, 28):
         raise ValueError(f"{path}: x must be (N, 28, 28) uint8, not {x.shape} {x.dtype}")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min(initial=0) < 0 or y.max(initial=0) > 9:
-        raise ValueError(f"{path}: y must hold one label 0..9 for each of the {len(x)} pictures")
-    return to_float(torch.from_numpy(x)[:, None]), torch.from_numpy(y.astype(np.int64))
+    problem = problem_with_labels(y, len(x))
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    pictures = as_pictures(x, y, str(path))
+    return to_float(pictures.x), pictures.y

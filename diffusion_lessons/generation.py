@@ -11,9 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion_lessons import runtime, samplers, weights
+from diffusion_lessons.checks import check_labels, need
 from diffusion_lessons.datasets import to_uint8
 from diffusion_lessons.guidance import Guided
-from diffusion_lessons.models.text import Tokenizer
+from diffusion_lessons.models.text import Tokenizer, same_form
 
 
 def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=100, clip=True, limit=True, progress=False, **how):
@@ -23,8 +24,13 @@ def draw(denoiser, y, shape, *, w=1.0, steps=50, seed=0, batch=100, clip=True, l
     shape: (C, H, W) of a picture;  w: guidance scale;  how: method, eta (see samplers.Loop)
     clip: keep x0_hat in [-1, 1] at every step;  limit: keep the result there
     ->  (N, C, H, W) float in [-1, 1] on the CPU. Picture i depends on (seed, i) and its row of y, not on the batch.
+    Raises ValueError when the network does not know such labels, or makes pictures of another number of channels.
     """
+    if not isinstance(y, int):
+        y = check_labels(y, net=getattr(denoiser, "net", None))
     count = y if isinstance(y, int) else len(y)
+    if count < 1:
+        raise ValueError(f"at least one picture must be asked for, not {count}")
     device, parts = next(denoiser.parameters()).device, []
     for first in tqdm(range(0, count, batch), desc="sampling", disable=not progress, leave=False):
         n = min(batch, count - first)
@@ -44,12 +50,13 @@ def understand(model, prompt):
     card = weights.card(model)
     if card.get("words"):
         return tokenizer(card)(str(prompt))[0]
-    names, word = card.get("labels"), str(prompt).strip().lower()
+    names, word = card.get("labels"), str(prompt).strip()
     if not names:
         raise ValueError(f"{model} draws nothing that one could ask for; try critters, digits or cifar")
-    if word not in names:
-        raise ValueError(f"{model} does not know {str(prompt)!r}; it knows {', '.join(names)}")
-    return torch.tensor(names.index(word))
+    for known, asked in ((list(map(str, names)), word), (list(map(same_form, names)), same_form(word))):
+        if asked in known:    # as it is written, or else with other capitals
+            return torch.tensor(known.index(asked))
+    raise ValueError(f"{model} does not know {str(prompt)!r}; it knows {', '.join(map(str, names))}")
 
 
 def tokenizer(card):
@@ -71,9 +78,10 @@ def generate(prompt, *, model=None, count=4, seed=0, w=None, steps=50, progress=
     card, y = weights.card(model), understand(model, prompt)
     if count < 1:
         raise ValueError(f"count must be 1 or more, not {count}")
+    (picture,) = need(card, model, "picture")
+    w = need(card, model, "w")[0] if w is None else w
     denoiser = weights.load_denoiser(model, runtime.device())
-    return draw(denoiser, y.expand(count, *y.shape), card["picture"], w=card["w"] if w is None else w, steps=steps,
-                seed=seed, progress=progress, **how)
+    return draw(denoiser, y.expand(count, *y.shape), picture, w=w, steps=steps, seed=seed, progress=progress, **how)
 
 
 class Gallery(list):

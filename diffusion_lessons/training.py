@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from diffusion_lessons.checks import check_labels, check_pictures
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.runtime import atomic_write
@@ -79,31 +80,18 @@ class Trainer(Training):
     `trainer.average` is a denoiser with the exponential moving average of the weights: the one to sample from.
 
     x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels, (N, L) tokens or None
+    check_range: False trains on float pictures of any range, which few networks survive
     steps: the length of the whole run;  times: (lowest, highest) t drawn, 1..T if not given
     Learning rate: a short warm-up, then a cosine down to 0;
     constant=True leaves out the way down, so that one run can be judged at several budgets.
-    Raises FloatingPointError when the loss is no longer a number; the weights are then those of the step before.
+    Raises ValueError when pictures or labels are not what the network takes (see `checks`), and FloatingPointError when
+    the loss is no longer a number; the weights are then those of the step before.
     """
 
     def __init__(self, denoiser, x, y=None, *, steps, batch=64, lr=2e-3, ema=0.999, drop_label=0.1, weighting="v",
-                 times=None, constant=False, seed=0):
-        if len(x) == 0:
-            raise ValueError("there are no pictures to learn from")
-        if y is not None and len(x) != len(y):
-            raise ValueError(f"{len(x)} pictures but {len(y)} labels")
-        classes = getattr(denoiser.net, "classes", None)
-        if y is not None and y.ndim == 1 and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
-            raise ValueError(f"labels must lie in 0..classes-1 of the network, which has classes={classes}")
-        if y is not None and y.ndim == 2:
-            text = getattr(denoiser.net, "text", None)
-            if text is None:
-                raise ValueError("these are tokens of sentences, which the network cannot read: give it text=...")
-            known = len(text.token.weight)
-            if y.shape[1] != text.length or int(y.max()) >= known:
-                raise ValueError(f"tokens must be (N, {text.length}) and below {known} for this network; these are "
-                                 f"{tuple(y.shape)}, up to {int(y.max())}: of another tokeniser?")
-        if not x.dtype.is_floating_point and x.dtype != torch.uint8:
-            raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
+                 times=None, constant=False, seed=0, check_range=True):
+        x = check_pictures(x, denoiser.net, check_range)
+        y = None if y is None else check_labels(y, len(x), denoiser.net)
         self.denoiser, self.average = denoiser, copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.device = next(denoiser.parameters()).device
         self.x, self.y = x.to(self.device), None if y is None else y.to(self.device)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import schedules
+from diffusion_lessons.checks import need
 from diffusion_lessons.models.critic import Classifier, Critic
 from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.models.gan import DigitGenerator
@@ -89,31 +90,39 @@ def denoiser_card(denoiser, **about):
 
 def load_denoiser(name, device="cpu"):
     """A trained Denoiser, ready to sample from."""
-    tensors, card = load(name)
-    schedule = schedules.make_schedule(card["schedule"]["name"], card["schedule"]["T"])
+    tensors, card = _load_kind(name, "denoiser")
+    network, schedule, target = need(card, name, "network", "schedule", "target")
+    schedule = schedules.make_schedule(schedule["name"], schedule["T"])
     known = {kind.__name__: kind for kind in (Denoiser, StepDenoiser)}
-    denoiser = known[card.get("class", "Denoiser")](UNet(**card["network"]), schedule, card["target"])
+    denoiser = known[card.get("class", "Denoiser")](UNet(**network), schedule, target)
     return _ready(denoiser, tensors, device).to(memory_format=torch.channels_last)    # the faster layout, on CPUs too
 
 
 def load_classifier(name="digits_judge", device="cpu"):
     """The trained judge of digits."""
-    tensors, card = load(name)
+    tensors, card = _load_kind(name, "classifier")
     return _ready(Classifier(**card["network"]), tensors, device)
 
 
 def load_critic(name="critters_critic", device="cpu"):
     """The trained critic of critters, or the second one: "critters_second"."""
-    tensors, card = load(name)
+    tensors, card = _load_kind(name, "critic")
     return _ready(Critic(**card["network"]), tensors, device)
 
 
 def load_generator(name="gan_healthy", device="cpu"):
     """A trained generator of digits (see models.gan): noise (B, latent) -> pictures."""
-    tensors, card = load(name)
-    if card.get("kind") != "generator":
-        raise ValueError(f"{name} is not a generator; those that ship are called gan_...")
+    tensors, card = _load_kind(name, "generator")
     return _ready(DigitGenerator(**card["network"]), tensors, device)
+
+
+def _load_kind(name, kind):
+    """As `load`. Raises ValueError when the weights are of something else, or the card describes no network."""
+    tensors, card = load(name)
+    if card.get("kind", kind) != kind:
+        raise ValueError(f"{str(name)!r} is a {card['kind']}, not a {kind}")
+    need(card, name, "network")
+    return tensors, card
 
 
 def _ready(network, tensors, device):

@@ -2,10 +2,12 @@
 
 import random
 import re
+import unicodedata
+from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from diffusion_lessons import recipes, schedules, training
@@ -19,6 +21,7 @@ from diffusion_lessons.models.text import (
     TextEncoder,
     Tokenizer,
     attention_maps,
+    same_form,
 )
 from diffusion_lessons.models.unet import UNet
 
@@ -77,6 +80,56 @@ def test_unknown_words_get_the_nearest_known_ones():
         TOKENS("dog")
     with pytest.raises(ValueError, match="has 7 words; this model reads 6: say it shorter"):
         TOKENS("a a a a a a frog")
+
+
+# Words as people write them: letters of every script with combining marks, hyphens and apostrophes in and around them
+LETTERS = st.characters(categories=["L", "M", "Nd"])
+WORD = st.text(st.one_of(LETTERS, st.sampled_from("aé\u0301\u093f\u05b8ßİς-'’.·&+\u200d")), min_size=1, max_size=8)
+VOCABULARY = st.lists(WORD.filter(same_form), min_size=1, max_size=6, unique_by=same_form)
+CHANGES = (str, str.upper, str.lower, str.title, *(partial(unicodedata.normalize, form) for form in ("NFC", "NFD")))
+
+
+@given(VOCABULARY, st.sampled_from(CHANGES[:1] + CHANGES[4:]))
+@example(["हिन्दी", "தமிழ்", "שָׁלוֹם", "top", "top-hat", "don't", "don", "Café", "C++", "🐸", "'tis", "dogs'"], str)
+def test_every_word_of_a_vocabulary_is_accepted(words, change):
+    tokens = Tokenizer(words, longest=12)
+    assert tokens(change(" ".join(words)))[0, 1:len(words) + 1].tolist() == list(range(3, len(words) + 3))
+    assert [tokens.word(n) for n in tokens(words[-1])[0]][1] == words[-1]
+
+
+@pytest.mark.parametrize("word", ["हिन्दी", "தமிழ்", "שָׁלוֹם", "Łódź", "top-hat", "don't", "l'été", "Straße", "ΑΣΣΟΣ"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_word_is_known_in_capitals_decomposed_and_among_punctuation(word, change):
+    tokens = Tokenizer(["a", word, "frog"], longest=8)
+    said = f"A {change(word)}, ({change(word)}) “{change(word)}”! {change(word)}_frog…"
+    assert tokens(said)[0].tolist() == [START, 3, 4, 4, 4, 4, 5, END, PAD, PAD]
+
+
+def test_a_known_word_within_a_longer_one_is_not_taken_for_it():
+    tokens = Tokenizer(["top-hat", "hat", "sari", "सा"])
+    for text in ("top-hats", "chat", "saris", "साड़ी"):
+        with pytest.raises(ValueError, match="never seen"):
+            tokens(text)
+
+
+@pytest.mark.parametrize("text", ["🐸", "🐸 🌧️ ❤️", "...", "!?", "- – —", "\u200b"])
+def test_a_prompt_without_any_word_says_so(text):
+    with pytest.raises(ValueError, match="there is no word in .* leave the text empty"):
+        TOKENS(text)
+    with pytest.raises(ValueError, match="there is no word"):
+        TOKENS(["a frog", text])
+
+
+def test_blanks_ask_for_nothing():
+    assert torch.equal(TOKENS([" ", "\n\t"]), TOKENS(["", ""]))
+    assert torch.equal(TOKENS("a frog 🐸"), TOKENS("a frog"))
+
+
+@pytest.mark.parametrize(("words", "named"), [(["cat", "Cat"], "again: cat"), (["owl", ""], "empty"),
+                                              (["cafe\u0301", "Café"], "again: cafe\u0301"), (["owl", " "], "empty")])
+def test_a_vocabulary_with_the_same_word_twice_or_an_empty_one_is_refused(words, named):
+    with pytest.raises(ValueError, match=named):
+        Tokenizer(words)
 
 
 # ---------------------------------------------------------------- the transformer

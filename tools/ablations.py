@@ -68,7 +68,8 @@ def one_run(setting, data, seed, budgets):
     """Train once with a constant learning rate and judge the averaged weights at every budget."""
     x = to_float(data.x) if setting["low"] == -1 else data.x.float() / 255 * setting["high"]
     trainer = training.Trainer(build(setting, seed), x, data.y, steps=budgets[-1], lr=2e-3, ema=0.99, constant=True,
-                               weighting=setting["weighting"], times=setting["times"], seed=seed)
+                               weighting=setting["weighting"], times=setting["times"], seed=seed,
+                               check_range=setting["low"] == -1)    # C2 trains on other ranges on purpose
     points = []
     for step in tqdm(trainer, total=budgets[-1], mininterval=30, leave=False):
         if step.step in budgets:

@@ -72,15 +72,25 @@ def read_npz(path, split, shape):
 
 def problem_with(x, y, shape):
     """Say what is wrong with the arrays of a data set of ten classes, or None."""
-    if x.shape[1:] != shape:
+    if x.ndim == 0 or x.shape[1:] != shape:
         return f"pictures have the shape {x.shape}, not (N, {', '.join(map(str, shape))})"
-    if y.shape not in ((len(x),), (len(x), 1)) or len(x) == 0:
-        return f"{len(x)} pictures with labels of the shape {y.shape}, not one label for each"
-    if x.dtype != np.uint8 or x.max() <= 1:
-        return f"pixels are {x.dtype} from {x.min():.3g} to {x.max():.3g}, not bytes (uint8) from 0 to 255"
+    if x.dtype != np.uint8 or len(x) and x.max() <= 1:
+        return f"pixels are {x.dtype}{span(x)}, not bytes (uint8) from 0 to 255"
+    return problem_with_labels(y, len(x))
+
+
+def problem_with_labels(y, count):
+    """Say what is wrong with the labels of so many pictures of ten classes, or None."""
+    if y.shape not in ((count,), (count, 1)) or count == 0:
+        return f"{count} pictures with labels of the shape {y.shape}, not one label for each"
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() > 9:
-        return f"labels are {y.dtype} from {y.min()} to {y.max()}, not whole numbers 0..9"
+        return f"labels are {y.dtype}{span(y)}, not whole numbers 0..9"
     return None
+
+
+def span(array):
+    """The range of an array in words; nothing for what has no order, such as strings."""
+    return f" from {array.min():.3g} to {array.max():.3g}" if array.dtype.kind in "iuf" else ""
 
 
 def as_pictures(x, y, source):

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffusion_lessons.checks import check_shape
 from diffusion_lessons.datasets.critters import ATTRIBUTES
 
 
@@ -27,6 +28,7 @@ class Classifier(nn.Module):
 
     def features(self, x):
         """(B, C, H, W) in [-1, 1] -> (B, width)"""
+        check_shape(x.shape, self)
         return F.adaptive_avg_pool2d(self.body(x), 1).flatten(1)
 
     def forward(self, x):

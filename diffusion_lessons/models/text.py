@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,18 @@ import torch.nn.functional as F
 from torch import nn
 
 PAD, START, END = 0, 1, 2    # tokens that are no words; the words follow
+# What can stand within a word besides letters and digits: combining marks (Hindi and Tamil vowels, Hebrew points,
+# accents) and the two joiners of Indic and Persian writing; for a regular expression's [...]
+MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M") + "\u200c\u200d"
+
+
+def same_form(text) -> str:
+    """One spelling for texts that read alike: composed (NFC), without capitals, single spaces.
+
+    "CAFE\u0301" and "caf\u00e9" become the same string.     (Unicode 15, section 3.13, D145: caseless matching)
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", str(text)).casefold())
+    return " ".join(text.split())
 
 
 class Tokenizer:
@@ -16,18 +29,30 @@ class Tokenizer:
 
     A sentence becomes  START, its words, END, and PAD up to the length. "No text" is the sentence without words.
 
-    words: the vocabulary, lower case;  longest: words in a sentence
+    words: the vocabulary, each different from the others by more than capitals: "owl", "top-hat", "don't", words of
+    any script;  longest: words in a sentence
+    Raises ValueError for an empty word, and for two that read alike.
     """
 
     def __init__(self, words, longest=16):
         self.words, self.length = tuple(words), longest + 2
-        self.number = {word: i + 3 for i, word in enumerate(self.words)}
+        self.number = {same_form(word): i + 3 for i, word in enumerate(self.words)}
+        if "" in self.number or len(self.number) < len(self.words):
+            twice = [word for i, word in enumerate(self.words) if self.number[same_form(word)] != i + 3]
+            raise ValueError("each word of the vocabulary must be there once, capitals aside, and none may be empty: "
+                             + (f"these come again: {', '.join(twice)}" if twice else "one is empty"))
+        # A word is a run of letters, digits and marks, or a known one that is more than that, such as "top-hat"
+        inner = rf"(?:[^\W_]|[{MARKS}])"
+        run = rf"[^\W_]{inner}*"
+        more = sorted((word for word in self.number if not re.fullmatch(run, word)), key=len, reverse=True)
+        self.pattern = re.compile("|".join([*(rf"(?<!{inner}){re.escape(word)}(?!{inner})" for word in more), run]))
 
     def __call__(self, texts):
         """Sentences to tokens.  a string or a list of B strings -> (B, length) int64
 
         Capitals and punctuation do not count. Raises ValueError for words outside the vocabulary, naming the nearest
-        known ones, and for sentences that are too long.
+        known ones, for sentences that are too long, and for texts without any word, such as "!?" or emoji; only the
+        empty text means that nothing is asked.
         """
         if isinstance(texts, str):
             texts = [texts]
@@ -35,6 +60,9 @@ class Tokenizer:
 
     def row(self, text):
         words = self.split(text)
+        if not words and same_form(text):
+            raise ValueError(f"there is no word in {str(text)!r}, and words are all that this model reads: "
+                             f"{', '.join(self.words)}. To ask for nothing, leave the text empty")
         unknown = [word for word in dict.fromkeys(words) if word not in self.number]
         if unknown:
             raise ValueError(f"the model has never seen {self.advice(unknown)}. It knows {len(self.words)} words: "
@@ -44,8 +72,8 @@ class Tokenizer:
         return [START, *(self.number[word] for word in words), END] + [PAD] * (self.length - 2 - len(words))
 
     def split(self, text):
-        """The words of a sentence, in small letters."""
-        return re.findall(r"[^\W_]+", str(text).lower())
+        """The words of a sentence, in small letters and composed."""
+        return self.pattern.findall(same_form(text))
 
     def advice(self, unknown):
         """'"stiltz" (did you mean "stilts"?)' for every unknown word."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffusion_lessons.checks import check_shape
 from diffusion_lessons.models.text import CrossAttention, Reading, TextEncoder
 
 
@@ -149,6 +150,7 @@ class UNet(nn.Module):
         return F.silu(emb)
 
     def forward(self, x, t, y=None):
+        check_shape(x.shape, self)
         if any(side % self.fold for side in x.shape[-2:]):
             raise ValueError(f"height and width must be divisible by {self.fold}, got {tuple(x.shape)}: pad it")
         if self.text is not None:
