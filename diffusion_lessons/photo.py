@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffusion_lessons.datasets.pictures import to_float
 
-# The difference of two Laplacians: 0 wherever the picture is flat or slopes evenly    (Immerkaer 1996, eq. 1)
+# The difference of two Laplacians: 0 wherever the picture is flat or slopes evenly    (Immerkaer 1996)
 LAPLACIANS = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
