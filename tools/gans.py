@@ -1,11 +1,7 @@
 """The GANs of lesson 01: healthy and ill ones, by the recipes of `recipes`.
 
     python tools/gans.py digits          healthy, collapsed, without noise: pretrained/gan_*, some minutes each
-    python tools/gans.py ring            five seeds of each: pretrained/curves/gan_ring.json, about 15 minutes
-
-Names after either choose some of the recipes; what the file of the ring holds of the others is kept.
-A game on the ring goes up and down. So the figures are means over the last 500 steps, one look every 50: of the
-generator as it stands at that step, and of its running average, which is the one to judge; `lowest` is the worst look.
+    python tools/gans.py ring            five seeds of each: pretrained/curves/gan_ring.json, a few minutes
 """
 
 import argparse
@@ -20,7 +16,6 @@ from diffusion_lessons.datasets import load_digits, ring, toy
 from diffusion_lessons.runtime import atomic_write
 
 SEEDS, POINTS = range(5), 20_000
-LAST, EVERY = 500, 50       # the games on the ring are judged over so many steps, one look every so many
 
 
 @torch.no_grad()
@@ -63,51 +58,34 @@ def on_ring(generator, count=2000):
     return metrics.modes(generator(z.to(runtime.device())).cpu(), toy.ring_centres(), toy.RING_SIGMA)
 
 
-def settled(looks):
-    """Means over several looks at a generator, and the lowest share of points on modes among them."""
-    means = {name: sum(getattr(look, name) for look in looks) / len(looks) for name in ("covered", "on_modes", "even")}
-    return {**means, "lowest": min(look.on_modes for look in looks)}
-
-
-def one_game(recipe, seed, data):
-    """One game on the ring, and what it settles at."""
-    trainer = recipes.gan(recipe, data, seed)
-    looks = {"average": [], "generator": []}
-    for step in trainer:
-        if step.step > trainer.steps - LAST and step.step % EVERY == 0:
-            for name, kept in looks.items():
-                kept.append(on_ring(getattr(trainer, name)))
-    return {name: settled(kept) for name, kept in looks.items()}
-
-
-def ring_runs(names):
-    """Every recipe of these names with every seed -> curves/gan_ring.json"""
-    path, data = weights.FOLDER / "curves" / "gan_ring.json", ring(POINTS)
-    before = json.loads(path.read_text()) if path.exists() else {"recipes": {}, "runs": []}
-    runs = [run for run in before["runs"] if run["label"] not in names
-            and before["recipes"].get(run["label"]) == recipes.POINT_GANS.get(run["label"])]
-    for name in names:
+def ring_runs():
+    """Every recipe with every seed -> curves/gan_ring.json"""
+    data, began, runs = ring(POINTS), time.time(), []
+    for name, recipe in recipes.POINT_GANS.items():
         for seed in SEEDS:
-            runs.append({"label": name, "seed": seed, **one_game(recipes.POINT_GANS[name], seed, data)})
-            average = runs[-1]["average"]
-            print(f"{name}, seed {seed}: on average {average['covered']:.1f} of 8 modes, "
-                  f"{average['on_modes']:.1%} of points on them", flush=True)
-    runs.sort(key=lambda run: (list(recipes.POINT_GANS).index(run["label"]), run["seed"]))
-    curve = {"command": "python tools/gans.py ring", "points": POINTS, "last_steps": LAST, "every": EVERY,
+            trainer = recipes.gan(recipe, data, seed)
+            covered = [on_ring(trainer.generator).covered for step in trainer if step.step % 100 == 0]
+            end = on_ring(trainer.generator)
+            runs.append({"label": name, "seed": seed, "covered": end.covered, "on_modes": end.on_modes,
+                         "even": end.even, "covered_every_100_steps": covered})
+            print(f"{name}, seed {seed}: {end.covered} of 8 modes, {end.on_modes:.1%} of points on them", flush=True)
+    curve = {"command": "python tools/gans.py ring", "minutes": round((time.time() - began) / 60, 1), "points": POINTS,
              "code_version": __version__, "recipes": recipes.POINT_GANS, "runs": runs}
-    with atomic_write(path) as scratch:
+    with atomic_write(weights.FOLDER / "curves" / "gan_ring.json") as scratch:
         scratch.write_text(json.dumps(curve, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("digits", "ring"))
-    parser.add_argument("names", nargs="*", help="which recipes; all if none")
+    parser.add_argument("names", nargs="*", help=f"which GANs of digits: {', '.join(recipes.DIGIT_GANS)}; all if none")
     args = parser.parse_args()
-    known = {"digits": recipes.DIGIT_GANS, "ring": recipes.POINT_GANS}[args.what]
-    if unknown := set(args.names) - set(known):
-        parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(known)}")
-    {"digits": digits, "ring": ring_runs}[args.what](args.names or list(known))
+    if unknown := set(args.names) - set(recipes.DIGIT_GANS):
+        parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(recipes.DIGIT_GANS)}")
+    if args.what == "ring":
+        ring_runs()
+    else:
+        digits(args.names or recipes.DIGIT_GANS)
 
 
 if __name__ == "__main__":
