@@ -56,7 +56,8 @@ class GanTrainer(Training):
     r1 / 2  mean |grad_x D(x)|^2                                          (Mescheder et al. 2018, eq. 9)
 
     where with `statistics` D(x) is the sum over the batch, as its answers then hang together. The losses that a step
-    reports are without the penalty. `trainer.average` is a generator with the running average of the weights.
+    reports are without the penalty. `trainer.average` is a generator with the running average of the weights: the one
+    to keep, as the generator of a single step stumbles now and then, even in a game that goes well.
 
     x: (N, C, H, W) uint8 or float in [-1, 1] (check_range=False: in any range), or points (N, 2)
     steps: the length of the whole run;  batch: 1 or more

@@ -10,7 +10,7 @@ class IdealDenoiser:
 
     x0_hat = sum_i w_i data_i,   w = softmax_i( -|x_t - sqrt(alpha_bar_t) data_i|^2 / (2 (1 - alpha_bar_t)) )
 
-    (Bayes' rule; De Bortoli 2022, section 3). It minimises the squared error at every t, and a loop run with
+    (Bayes' rule; Karras et al. 2022, appendix B). It minimises the squared error at every t, and a loop run with
     it lands on pictures of the set: a perfect denoiser of the training set has learned it by heart.
 
     data: (N, C, H, W) or (N, D) float  ->  called with x_t (B, ...), t (B,) in 1..T, a Prediction

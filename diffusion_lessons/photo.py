@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-# The difference of two Laplacians: 0 wherever the picture is flat or slopes evenly    (Immerkaer 1996, eq. 1)
+# The difference of two Laplacians: 0 wherever the picture is flat or slopes evenly    (Immerkaer 1996)
 LAPLACIANS = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 WINDOW, WINDOWS = 12, 20_000    # the side of a window that estimate_sigma looks at, and how many it looks at, at most
 HARDLY = 0.03                   # a mean change below 4 grey levels of 255: nobody sees it

@@ -45,6 +45,8 @@ FULL = {
 }  # fmt: skip
 
 # GANs, healthy and ill: the size of the noise and what D is shown (models.gan), the game (adversarial.GanTrainer)
+# The generator of a single step stumbles now and then, even in a healthy game, and when it does hangs on rounding. So
+# judge `trainer.average`, and by the mean over many of the last steps.
 HEALTHY_POINTS = dict(latent=16, statistics=False, steps=3000, batch=256, lr_g=2e-3, lr_d=2e-3, beta1=0.5, r1=1.0)
 COLLAPSED_POINTS = {**HEALTHY_POINTS, "r1": 0.0}
 POINT_GANS = {

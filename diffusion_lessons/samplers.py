@@ -173,7 +173,14 @@ def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
 def inpaint(denoiser, x0, mask, schedule, noise, steps=50, **how):
     """Make up the part of the picture where mask is 1 and keep the rest; an iterator over `Step`s.
 
-    After every step the known part is put back, noised to the same time s    (Lugmayr et al. 2022, eq. 8).
+    After every step the known part is put back, noised to the same time s:
+
+    x_s = mask x_s + (1 - mask) (sqrt(ab_s) x0 + sqrt(1 - ab_s) eps)              (Lugmayr et al. 2022, eq. 8)
+
+    This replacement is older than RePaint (Song & Ermon 2019; Y. Song et al. 2021), and biased: a step sees the known
+    part as noisy as x_t is, although we know it clean. So even with a perfect denoiser the result does not follow the
+    distribution of pictures that share the known part. RePaint's own idea (Lugmayr et al. 2022) is resampling: to go
+    some steps back up and down again, many times, which brings the two parts into harmony. That is not done here.
 
     x0: (B, C, H, W);  mask: 0 = keep, 1 = make up, of a shape that fits x0. The last step's x_s is the result.
     """

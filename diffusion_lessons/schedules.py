@@ -97,7 +97,7 @@ def cosine(T=1000, s=0.008):
 def sigmoid(T=1000, start=-3.0, end=3.0, tau=1.0):
     """alpha_bar_t falls from 1 to 0 like sigmoid(-(start + (end - start) t/T) / tau), shifted and scaled to do so.
 
-    (Jabri et al. 2022, algorithm 2; Chen 2023, section 2.2)
+    (Jabri et al. 2022; Chen 2023, section 2.1)
     """
     def curve(u):
         value = torch.sigmoid(-(start + (end - start) * u) / tau)

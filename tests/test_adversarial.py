@@ -350,17 +350,27 @@ def test_bad_input_is_refused_in_words():
 # ---- health and collapse
 
 
+def settled(name, seed=0):
+    """Where a game on the ring settles: means over ten looks at its running average, in the last 500 of 2000 steps."""
+    trainer, looks = recipes.gan({**recipes.POINT_GANS[name], "steps": 2000}, ring(20_000), seed), []
+    z = torch.randn(2000, trainer.generator.latent, generator=torch.Generator().manual_seed(0)).to(trainer.device)
+    for step in trainer:
+        if step.step > 1500 and step.step % 50 == 0:
+            looks.append(metrics.modes(trainer.average(z).cpu(), *RING))
+    return [sum(getattr(look, figure) for look in looks) / len(looks) for figure in ("covered", "on_modes", "even")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["healthy", "collapsed"])
-def test_the_recipes_are_as_healthy_and_as_ill_as_the_lesson_says(name):
-    trainer = recipes.gan(recipes.POINT_GANS[name], ring(20_000), seed=0)
-    run(trainer)
-    z = torch.randn(2000, trainer.generator.latent, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        found = metrics.modes(trainer.generator(z.to(trainer.device)).cpu(), *RING)
-    if name == "healthy":
-        assert found.covered == 8
-        assert found.on_modes >= 0.8
-    else:
-        assert 1 <= found.covered <= 3
-        assert found.on_modes >= 0.5
+def test_the_recipes_are_as_healthy_and_as_ill_as_the_lesson_says():
+    """Not at one step: G stumbles now and then, and when it does hangs on rounding.
+
+    Healthy: 8 modes and 83% to 85% of the points on them, in five seeds and with two kinds of kernels.
+    """
+    covered, on_modes, even = settled("healthy")
+    assert covered > 7.5
+    assert on_modes > 0.7
+    assert even > 0.65
+    covered, on_modes, even = settled("collapsed")
+    assert 1 <= covered <= 5
+    assert on_modes >= 0.5
+    assert even < 0.5
