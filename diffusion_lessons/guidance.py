@@ -6,17 +6,19 @@ from diffusion_lessons.forward import Prediction, from_x0
 class Guided:
     """A denoiser steered towards a label or a sentence.
 
-    eps = eps_u + w (eps_c - eps_u)                                  (Ho & Salimans 2022, eq. 6, with w = 1 + their w)
+    eps = eps_u + w (eps_c - eps_u)                                         (Ho & Salimans 2022, with w = 1 + their w)
 
     w = 0 ignores what was asked, w = 1 is plain conditioning (one pass), more exaggerates it. x0 is combined alike,
     which is the same thing, as eps and x0 hang together linearly. Called with (x_t, t), it is itself a denoiser.
+    Above 1, w is what `diffusers` calls guidance_scale. At 1 and below, its Stable Diffusion pipeline does not guide
+    at all: it asks once, with the sentence, whatever the scale.
 
     denoiser: callable (x_t, t, y) -> Prediction where y = None means "nothing asked"
     y: (B,) labels, (B, L) tokens, or whatever else the denoiser understands;  w: a number >= 0
     negative: as y, asked in place of nothing: steers away from it
     interval: (low, high): guide where low <= t <= high, with w = 1 elsewhere           (Kynkaanniemi et al. 2024)
-    rescale: 0..1, how far the spread of each x0_hat is brought back to that of the plain one (Lin et al. 2023, eq. 15
-    and 16, here on x0); it needs a denoiser that has a schedule
+    rescale: 0..1, how far the spread of each x0_hat is brought back to that of the plain one (Lin et al. 2023,
+    section 3.4, here on x0); it needs a denoiser that has a schedule
     """
 
     def __init__(self, denoiser, y, w=1.0, *, negative=None, interval=None, rescale=0.0):

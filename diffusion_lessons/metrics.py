@@ -28,14 +28,26 @@ def accuracy(judge, x, y):
     return (predict(judge, x).argmax(1) == y).float().mean().item()
 
 
+def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The confidence interval of a share seen in n trials, both ends; z = 1.96 makes it 95%.    (Wilson 1927)
+
+    (share + z^2/2n  -+  z sqrt(share (1 - share)/n + z^2/4n^2)) / (1 + z^2/n)
+
+    share: 0..1, n: 1 or more  ->  (low, high) in 0..1.  Raises ValueError for anything else.
+    """
+    if not 0 <= share <= 1 or n < 1:
+        raise ValueError(f"an interval needs a share in 0..1 of at least one trial, got {share} of {n}")
+    centre = share + z**2 / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
+
+
 def lower_limit(share, n, z=1.645):
-    """The lower 95% confidence limit of a share seen in n trials                        (Wilson 1927)
+    """The lower 95% confidence limit of a share seen in n trials: the interval's low end, on one side.
 
     share: 0..1, n: 1 or more  ->  0..1
     """
-    centre = share + z**2 / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (centre - half) / (1 + z**2 / n)
+    return wilson_interval(share, n, z)[0]
 
 
 @torch.no_grad()
@@ -90,7 +102,7 @@ def recall(real, fake, k=3):
     """The share of real pictures that lie within reach of a fake one: how much of the variety is covered.
 
     A real feature counts when it is no further from some fake one than that one's k-th nearest fake neighbour.
-    (Kynkaanniemi et al. 2019, eq. 1 and 2.)  real: (N, F), fake: (M, F), M > k  ->  0..1
+    (Kynkaanniemi et al. 2019.)  real: (N, F), fake: (M, F), M > k  ->  0..1
     """
     if len(fake) <= k:
         raise ValueError(f"recall needs more than k = {k} samples, got {len(fake)}")

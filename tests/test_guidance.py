@@ -130,7 +130,7 @@ def test_outside_its_interval_guidance_is_plain_conditioning(case):
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_rescaling_brings_the_spread_back(share, case):
-    """The formula of Lin et al. 2023, eq. 15 and 16, written out; and eps follows x0."""
+    """The formula of Lin et al. 2023, section 3.4, written out; and eps follows x0."""
     x_t, t = case
     inner = Labelled()
     inner.schedule = SCHEDULE

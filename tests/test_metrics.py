@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from diffusion_lessons import metrics, weights
 from diffusion_lessons.datasets import load_digits, ring, to_float, toy
-from diffusion_lessons.metrics import accuracy, features, frechet_distance, lower_limit, predict, recall, sharpness
+from diffusion_lessons.metrics import (
+    accuracy,
+    features,
+    frechet_distance,
+    lower_limit,
+    predict,
+    recall,
+    sharpness,
+    wilson_interval,
+)
 
 
 class Judge:
@@ -44,6 +53,26 @@ def test_the_lower_limit_is_where_the_share_would_be_z_deviations_off(share, n, 
     p = lower_limit(share, n, z)
     assert -1e-12 <= p <= share + 1e-12
     assert share - p == pytest.approx(z * math.sqrt(max(p * (1 - p), 0) / n), abs=1e-7)
+
+
+@given(share=st.floats(0, 1), n=st.integers(1, 20_000), z=st.sampled_from([1.0, 1.96, 3.5]))
+def test_an_intervals_ends_mirror_each_other(share, n, z):
+    """What is known of a share is known of its complement; and the upper end is z deviations off, as the lower one."""
+    low, high = wilson_interval(share, n, z)
+    mirrored = wilson_interval(1 - share, n, z)
+    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-9)
+    assert high - share == pytest.approx(z * math.sqrt(max(high * (1 - high), 0) / n), abs=1e-7)
+
+
+def test_an_interval_at_known_points():
+    assert wilson_interval(0.5, 20) == pytest.approx((0.2993, 0.7007), abs=1e-4)        # the textbook's 10 of 20
+    assert wilson_interval(0.0, 50) == pytest.approx((0, 0.0713), abs=1e-4)              # z^2 / (50 + z^2)
+
+
+@pytest.mark.parametrize(("share", "n"), [(-0.1, 10), (1.1, 10), (math.nan, 10), (0.5, 0)])
+def test_an_interval_of_nothing_is_refused(share, n):
+    with pytest.raises(ValueError, match="at least one trial"):
+        wilson_interval(share, n)
 
 
 def test_the_lower_limit_at_known_points():

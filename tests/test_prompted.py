@@ -1,5 +1,7 @@
 """The figures of critters: checked with models that are known to be right, wrong, or right in a known share."""
 
+import json
+
 import pytest
 import torch
 
@@ -69,6 +71,32 @@ def test_sentences_name_all_four_attributes():
     texts = prompted.sentences(rows, seed=0)
     assert [captions.understood(text) for text in texts] == [critters.in_words(row) for row in rows]
     assert len({text.split(" ", 1)[0] for text in texts}) > 3         # in varying words
+
+
+SAID = {"subject": "muppet", "prop": "cooking", "place": "kitchen"}
+
+
+def test_the_truth_of_a_caption_is_what_counting_all_captions_finds():
+    """`truth` captions only the scenes that could have such a caption; here all of them get one."""
+    for said in (SAID, {"subject": "owl", "colour": "red"}, {"place": "beach"}):
+        scenes = critters.draw_scenes(40_000, seed=1)
+        all_found, there = captions.given(scenes, captions.draw_captions(scenes, seed=1), said)
+        found, shares = prompted.truth(said, 120_000, seed=2)
+        assert abs(found - 3 * all_found) < 5 * (found + 9 * all_found) ** 0.5
+        for name in critters.SUBJECTS:
+            low, high = metrics.wilson_interval(there["subject"].get(name, 0), all_found, z=4)
+            assert low - 0.03 <= shares.get(name, 0) <= high + 0.03, (said, name)
+
+
+def test_the_truth_that_ships_is_counted_again():
+    curve = json.loads((weights.FOLDER / "curves" / "guidance.json").read_text())
+    assert curve["truth"]["captions"] >= 10_000
+    found, shares = prompted.truth(captions.understood(curve["prompt"]), 400_000, seed=123)
+    assert captions.understood(curve["prompt"]) == SAID
+    for name in ("muppet", "nobody"):
+        low, high = metrics.wilson_interval(shares[name], found, z=4)
+        assert low < curve["truth"][name] < high
+    assert sum(curve["truth"][name] for name in ("muppet", "nobody", "another")) == pytest.approx(1)
 
 
 def test_real_scenes_are_read_as_what_was_asked(critics):

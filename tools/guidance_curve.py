@@ -6,21 +6,28 @@ Writes pretrained/curves/guidance.json: the command, the weights' SHA-256, and f
 - who is in 1,000 pictures of "a muppet cooking in the kitchen": a muppet, another animal, nobody
 - of prompts that name all four attributes: how often all four are right, how different the pictures of one prompt are
   (as a share of real scenes), and how many of their values lie at the very ends, where colours are saturated
+and beside it the truth, what a perfect model would draw at w = 1:
+- who is in the scenes whose caption says just that, counted until 10,000 of them are found
+- how often a caption that names all four is right in all four, the mean over the prompts' combinations
 Lesson 06 draws some of it again and compares.
 """
 
 import argparse
+import collections
+import itertools
 import json
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from diffusion_lessons import __version__, generation, metrics, prompted, runtime, weights
-from diffusion_lessons.datasets.critters import SUBJECTS
+from diffusion_lessons import __version__, generation, metrics, prompted, recipes, runtime, weights
+from diffusion_lessons.datasets import captions, critters
+from diffusion_lessons.datasets.critters import ATTRIBUTES, SUBJECTS
 from diffusion_lessons.runtime import atomic_write
 
 SCALES, PROMPT, SEED = (0, 1, 2, 3, 4, 6, 8, 12, 16), "a muppet cooking in the kitchen", 0
+FIRST = 16    # so many pictures of each scale are counted on their own as well, for the lesson to draw again
 
 
 def who(critic, x):
@@ -36,17 +43,42 @@ def saturated(x):
     return (x.abs() > 0.98).double().mean().item()
 
 
+def truth_of_prompt(wanted=10_000, scenes=1_000_000):
+    """Who is there when a caption says just what the prompt says, in at least `wanted` captions."""
+    counted = collections.Counter()
+    for seed in itertools.count():
+        found, shares = prompted.truth(captions.understood(PROMPT), scenes, seed)
+        counted.update({name: round(share * found) for name, share in shares.items()})
+        if (total := counted.total()) >= wanted:
+            shares = {name: counted[name] / total for name in ("muppet", "nobody")}
+            return {"captions": total, **shares, "another": 1 - sum(shares.values())}
+
+
+def truth_of_all_four():
+    """How often a caption of the training set that names all four is right; each combination counts the same."""
+    scenes = critters.draw_scenes(recipes.SCENES, recipes.SCENES_SEED)
+    said, right = collections.Counter(), collections.Counter()
+    for caption, row in zip(captions.draw_captions(scenes, recipes.SCENES_SEED), scenes.attributes().tolist()):
+        if len(caption.said) == len(ATTRIBUTES):
+            told = tuple(ATTRIBUTES[name].index(word) for name, word in caption.said.items())
+            said[told] += 1
+            right[told] += told == tuple(row)
+    combinations = list(map(tuple, prompted.combinations().tolist()))
+    share = sum(right[row] / said[row] for row in combinations) / len(combinations)
+    return {"captions": said.total(), "all_right": share}
+
+
 @torch.no_grad()
 def one_point(denoiser, tokenizer, critic, w, count):
     """All figures at one scale."""
     tokens = tokenizer(PROMPT).expand(count, -1)
     x = generation.draw(denoiser, tokens, (3, 32, 32), w=w, seed=SEED, **prompted.PROTOCOL)
-    point = {**who(critic, x), "first_muppet": who(critic, x[:100])["muppet"]}
+    point = {**who(critic, x), "first_muppet": who(critic, x[:FIRST])["muppet"]}
     point["muppet_lower95"] = metrics.lower_limit(point["muppet"], count)
     rows = prompted.some_of(prompted.combinations(), count // 2, SEED)
     x = prompted.drawn(denoiser, tokenizer, rows, w, SEED)
     point["all_right"] = metrics.attributes_right(critic, x, rows)["all"]
-    point["first_all_right"] = metrics.attributes_right(critic, x[:100], rows[:100])["all"]
+    point["first_all_right"] = metrics.attributes_right(critic, x[:FIRST], rows[:FIRST])["all"]
     point["saturated"] = saturated(x)
     point["diversity"] = prompted.diversity(denoiser, tokenizer, prompted.combinations(), count // 50, 16, w, SEED)
     return point
@@ -65,6 +97,7 @@ def main():
     curve = {"command": f"python tools/guidance_curve.py --count {args.count}", "weights": "critters",
              "sha256": card["sha256"], "code_version": __version__, "count": args.count, "prompt": PROMPT,
              "seed": SEED, **prompted.PROTOCOL, "real_saturated": saturated(prompted.real_scenes(rows, SEED)),
+             "truth": truth_of_prompt(), "truth_all_four": truth_of_all_four(), "first": FIRST,
              "w": SCALES, "points": []}
     for w in (bar := tqdm(SCALES)):
         point = one_point(denoiser, tokenizer, critic, w, args.count)
