@@ -91,8 +91,16 @@ class Lesson:
         """how: see Lab.url"""
         self.page.goto(self.lab.url(f"{self.name}.ipynb", **how))
         self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for()
-        self.wait(self.idle, START, "the kernel is there")
+        self.wait(self.has_kernel, START, "the kernel is there")
+        if not how:
+            self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        self.page.wait_for_timeout(1000)    # Notebook 7 does not say that it has heard of it
         self.check()
+
+    def has_kernel(self):
+        """Whether the server has a kernel for this notebook that the page is connected to, and that waits for work."""
+        kernels = [one["kernel"] for one in self.lab.ask("sessions") if one["path"] == f"{self.name}.ipynb"]
+        return any(kernel["execution_state"] == "idle" and kernel["connections"] for kernel in kernels)
 
     def command(self, menu, command):
         """Choose an item of the menu bar, as a hand would. It may stand in a submenu."""
