@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_a_machine_of_half_the_speed_is_told_twice_the_time(monkeypatch, tmp_pat
     assert "about 2 minutes" in minutes.how_long("04")
     with pytest.raises(KeyError):
         minutes.how_long("99")
+
+
+def test_every_lesson_that_says_its_minutes_has_them_on_file():
+    said = [id for path in NOTEBOOKS for id in re.findall(r'how_long\(\\"(\d\d)\\"\)', path.read_text(encoding="utf-8"))]
+    assert said == ["01", "03", "04", "05", "06"]
+    assert all("machine" in minutes.how_long(id) for id in said)
 
 
 def test_speed_counts_passes(monkeypatch):
