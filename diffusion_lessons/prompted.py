@@ -2,7 +2,8 @@
 
 - Prompts name all four attributes (somebody, a colour, a prop, a place) in the words that captions use. `seen`: the
   combinations that training may show, as evenly as can be; `held_out`: those with a pair that it never shows.
-- Pictures are drawn by DDIM in 50 steps, as `generate` does. All figures are of one scale w.
+- Pictures are drawn by DDIM in 50 steps, as `generate` does. All figures are of one scale w. (What the lessons draw
+  live takes 16 steps, which do as well here: lesson 05 measures it.)
 - The critic (`critters_critic`) reads the attributes back. It learned from all pairs, and no generator learned from it.
   `second` is what a critic of another shape and another seed says.
 - Diversity: how different the pictures of one prompt are (metrics.variety), as a share of how different real scenes
