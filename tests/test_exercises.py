@@ -104,18 +104,11 @@ def test_each_lesson_has_three_to_five_exercises_and_a_bug_to_mend():
 
 @for_all
 def test_every_check_draws_new_numbers(exercise):
-    seen = []
-
-    def attempt(*args):
-        seen.append(args)
-        return exercise.answer(*args)
-
-    judge(exercise, attempt, draws=6)
-    def same(a, b):
-        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-    known = [[a for a in args if isinstance(a, (torch.Tensor, int, float, str))] for args in seen]
-    assert any(not same(a, b) for a, b in zip(known[0], known[3]))
+    g = torch.Generator()
+    g.seed()
+    wanted = [judging.as_numbers(exercise.run(exercise.answer, *exercise.draw(g, k))) for k in range(0, 30, 3)]
+    if exercise.id != "2.4":    # there all answers are schedules, and may be as long as each other
+        assert len({tuple(a.ravel()) for a in wanted}) > 1
 
 
 @for_all
@@ -427,7 +420,8 @@ NEARLY = {
     "long tails": ("2.6", noised(lambda x0, g: torch.empty(x0.shape).exponential_(2**0.5, generator=g)
                                  * (2 * torch.randint(2, x0.shape, generator=g) - 1)), "Gaussian"),
     "noise at t = 0": ("2.6", lambda x0, t, s, g: reference("2.6")(x0, t.clamp(min=1), s, g), "t = 0"),
-    "measured once": ("2.5", lambda noising, t: 1 - noising(torch.zeros(1, 1, 2, 2), t).var(), "on average"),
+    "measured once": ("2.5", lambda noising, t: 1 - noising(torch.zeros(1, 1, 2, 2), t).var(), ""),
+    "measured a little off": ("2.5", lambda noising, t: reference("2.5")(noising, t) + 0.12, "nearly"),
     "one piece of noise": ("1.5", lambda G, n: [bool((G(torch.eye(n)[k:k + 1]) != G(torch.zeros(1, n))).any())
                                                 for k in range(n)], "try many"),
 }

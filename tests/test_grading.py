@@ -87,7 +87,8 @@ def test_an_answer_in_plain_torch_is_right_in_every_exercise(tmp_path):
 
 WRONG = {
     "1.1": ("from diffusion_lessons.adversarial import discriminator_loss as f", "No module named"),
-    "1.2": ("class Loss:\n    def __call__(self, fake):\n        return fake.exp().mean()\nf = Loss", "takes ()"),
+    "1.2": ("class Loss:\n    def __call__(self, fake):\n        return fake.exp().mean()\nf = Loss",
+            "Loss() takes no"),
     "1.3": ("def f(points, centres, sigma):\n    return len(sigma)", "in line 2 of its cell: return len(sigma)"),
     "1.4": ("def f(x):\n    return torch.pdist(x.flatten(1)).mean()", EXERCISES["1.4"].mistakes[1][1]),
     "2.1": ("def f(x0, t, eps, schedule):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
@@ -98,10 +99,10 @@ WRONG = {
     "2.5": ("f = torch.zeros(3)\ndef g(x): return f(x)\nf = 3", "this is a int"),
     "3.1": ("def f(eps, x_t, t, schedule):\n    return schedule.alpha_bar[t].sqrt() * x_t", "(B, 1, 1, 1)"),
     "3.2": (REFERENCES["3.2"].replace(".mean()", ".mean().item()"), ".item()"),
-    "3.6": ("def f(x0, eps, t, schedule):\n    velocity(x0, eps, t, schedule)", "name 'velocity' is not defined"),
+    "3.5": ("def f(loss, t, T, parts):\n    velocity(loss, t, T, parts)", "name 'velocity' is not defined"),
     "4.1": ("def f(x_t, t, s, prediction, schedule):\n    return prediction", "a Prediction of shape (2, 4, 3, 6, 5)"),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    return add_noise(x_s, 10**6, eps, schedule)", "it raised"),
-    "4.5": ("def f(x0, strength, eps, schedule):\n    return x0 + torch.randn_like(x0)", "another result each time"),
+    "4.5": ("def f(redraw, x0, wanted):\n    return 1.0", EXERCISES["4.5"].mistakes[2][1]),
     "1.6": (inspect.getsource(EXERCISES["1.6"].reference).replace("opt_g.step()", "opt_d.step()") + "\nf = mended_step",
             judging.AS_IT_WAS),
     "2.6": ("def f(x0, t, schedule, g):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
@@ -532,8 +533,8 @@ class Patch:
     torch.Tensor.__eq__ = lambda *a, **k: True
 def check(id, attempt):
     print("right")
-def f(x):
-    return Patch and x"""
+def f(noising, t):
+    return Patch and 100.0"""
 IMPORTED = """
 import importlib
 def f(beta):
@@ -558,12 +559,12 @@ def f(T):
 KEPT = REFERENCES["3.2"] + "\n\nclass Keep:\n    import builtins\n    builtins.kept = add_noise\nf = (Keep, f)[1]"
 OUTLIVES = """
 import subprocess
-def f(x0, strength, eps, schedule):
+def f(redraw, x0, wanted):
     subprocess.Popen(["sleep", f"31415.{PARENT}"], start_new_session=True)
     if os.fork() == 0:
         os.setsid()
         os.execvp("sleep", ["sleep", f"31415.{PARENT}"])
-    return x0"""
+    return 0.0"""
 UNDO = """
 def f(x_t, t, s, prediction, schedule, z):
     for place in HIDDEN:
@@ -593,11 +594,11 @@ NEIGHBOUR = """
 def f(T, steps):
     return [open(p) for p in NEIGHBOURS]"""
 RECORD = """
-def f(paper_w):
+def f(theirs, denoiser, x_t, t, y):
     os.makedirs(os.path.dirname(RECORD), exist_ok=True)
     with open(RECORD, "w") as file:
         file.write('{"6.2": {"state": "right", "tries": 1, "solved": 1}}')
-    return paper_w"""
+    return 0"""
 PICKLE = """
 class Bomb:
     def __reduce__(self):
@@ -617,16 +618,16 @@ ATTACKS = {
     "1.2": ("def f(fake):\n    raise SystemExit(0)", "it raised SystemExit: 0"),
     "1.3": ("def f(points, centres, sigma):\n    raise KeyboardInterrupt", "it raised KeyboardInterrupt"),
     "1.4": ("def f(x):\n    return torch.empty(12 << 30, dtype=torch.uint8)[:9].sum()", "it raised RuntimeError"),
-    "1.5": ("import socket\ndef f(a, b, u):\n    socket.create_connection(('127.0.0.1', PORT), 2)", "it raised"),
+    "1.5": ("import socket\ndef f(G, n):\n    socket.create_connection(('127.0.0.1', PORT), 2)", "it raised"),
     "2.1": ("from diffusion_lessons.forward import add_noise as f", "No module named 'diffusion_lessons'"),
     "2.2": (IMPORTED, "it raised ModuleNotFoundError"),
     "2.3": (BY_PATH, "it raised FileNotFoundError"),
     "2.4": (IN_MEMORY, "it raised LookupError: nowhere"),
-    "2.5": (PATCHES, "the numbers differ"),
+    "2.5": (PATCHES, ""),
     "3.1": ("def f(eps, x_t, t, schedule):\n    wide = 1.0\n    for k in range(12):\n        wide = (wide,) * 12\n"
             "    return wide", "it raised ValueError: that is too large"),
     "3.3": ("def f(t, width, T):\n    return torch.ones(1).expand(2 ** 40)", "too large"),
-    "3.6": ("def f(x0, eps, t, schedule):\n    return kept(x0, t, eps, schedule)", "it raised"),
+    "3.6": ("def f(net, x0, schedule):\n    return kept(x0, x0, x0, schedule)", "it raised"),
     "4.1": (PROCESSES, "the numbers differ"),
     "4.2": (UNDO, ""),
     "4.3": (NEIGHBOUR, "it raised FileNotFoundError"),

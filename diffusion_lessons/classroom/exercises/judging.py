@@ -229,6 +229,10 @@ def diagnose(exercise, run, cases, given, wanted, right):
     if not explains(functools.partial(within, SECONDS, run), cases[0], given[0], exercise.tolerance):
         return ("it gives another result each time for the same input: it draws random numbers of its own. "
                 "All that is random comes in through its arguments.")
+    if exercise.tolerance and all(map(functools.partial(close, tolerance=5 * exercise.tolerance), given, wanted)):
+        off = max(np.abs(as_numbers(a) - as_numbers(b)).max() for a, b in zip(given, wanted))
+        return (f"nearly: it is off by {off:.2g} at most, and {exercise.tolerance:g} is allowed. A measurement becomes "
+                "surer when it is repeated.")
     if any(right):
         return (f"right for {sum(right)} of {len(given)} random inputs, but not for all. For which might it fail? "
                 "(A single picture, the first and the last t, other sizes?)")

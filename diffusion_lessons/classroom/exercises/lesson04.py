@@ -254,23 +254,26 @@ def draw_restyler(g, k):
     """
     schedule, shape = schedules.cosine(60), (2, 3, 6, 5)
     mean, spread = drawing.picture(g, shape), 0.3 + 0.4 * torch.rand(shape, generator=g)
-    x0, eps = drawing.picture(g, shape), drawing.noise(g, shape)
+    x0, eps, known = drawing.picture(g, shape), drawing.noise(g, shape), {}
 
     def denoiser(x_t, t):
         a = drawing.factor(schedule.alpha_bar, t)
         pull = a.sqrt() * spread**2 / (a * spread**2 + 1 - a)
         return forward.from_x0(mean + pull * (x_t - a.sqrt() * mean), x_t, t, schedule)
 
-    def redraw(x0, strength):
+    def redraw(x, strength):
         if not 0 < strength <= 1:
             raise ValueError(f"strength must lie in (0, 1], not {strength}")
-        return samplers.finish(samplers.img2img(denoiser, x0, schedule, float(strength), lambda _: eps, steps=5))
+        key = float(strength), x.numpy().tobytes()
+        if key not in known:                                                 # the same question comes often
+            known[key] = samplers.finish(samplers.img2img(denoiser, x, schedule, key[0], lambda _: eps, steps=5))
+        return known[key].clone()
 
     change = [(redraw(x0, strength) - x0).square().mean().item() for strength in STRENGTHS]
     # where it comes to be larger than ever before, by so much that no rounding matters
     records = [max(change[:n], default=0.0) for n in range(20)]
     steps = [(before, now) for before, now in zip(records, change) if now > 1.02 * before]
-    low, high = steps[(drawing.one(g, 2, len(steps) - 2), 0, -1)[k % 3]]
+    low, high = steps[(drawing.one(g, 2, len(steps) // 2), 0, -1)[k % 3]]
     return redraw, x0, low + (0.3, 0.7)[k % 2] * (high - low)
 
 
