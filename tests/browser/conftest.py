@@ -38,12 +38,12 @@ def opening(lab, browser):
     """open_lesson(path): a copy of this notebook in JupyterLab, its kernel ready. At the end all are closed."""
     pages = []
 
-    def open_lesson(path, shots=SHOTS, **how):
+    def open_lesson(path, shots=SHOTS):
         (lab.folder / path.name).write_bytes(path.read_bytes())
         page = browser.new_page()
         pages.append(page)
         lesson = Lesson(page, lab, path.stem, shots)
-        lesson.open(**how)
+        lesson.open()
         return lesson
 
     yield open_lesson
@@ -55,6 +55,12 @@ def opening(lab, browser):
 @pytest.fixture
 def open_lesson(lab, browser):
     with opening(lab, browser) as open_lesson:
+        yield open_lesson
+
+
+@pytest.fixture
+def open_in_notebook7(browser, tmp_path):
+    with running_lab(tmp_path, app="notebook") as lab, opening(lab, browser) as open_lesson:
         yield open_lesson
 
 

@@ -40,15 +40,16 @@ def find_chromium():
 
 
 class Lab:
-    """A running JupyterLab: where it is, which folder it shows, and what it has said."""
+    """A running JupyterLab or Notebook 7: where it is, which folder it shows, and what it has said."""
 
-    def __init__(self, folder, port, said):
-        self.folder, self.said = folder, said
+    def __init__(self, folder, port, said, app):
+        self.folder, self.said, self.app = folder, said, app
         self.root, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(16)
 
-    def url(self, name, app="lab/tree"):
-        """Where a notebook is shown, by JupyterLab or (app="notebooks") by Notebook 7, which the same server serves."""
-        return f"{self.root}/{app}/{name}?reset&token={self.token}"
+    def url(self, name):
+        """Where a notebook is shown."""
+        place = "lab/tree" if self.app == "jupyterlab" else "notebooks"
+        return f"{self.root}/{place}/{name}?reset&token={self.token}"
 
     def ask(self, path, method="GET"):
         headers = {"Authorization": f"token {self.token}"}
@@ -62,8 +63,10 @@ class Lab:
 
 
 @contextmanager
-def running_lab(folder, timeout=240):
-    """JupyterLab on loopback, with settings and records of its own: nobody's are read, nobody's are changed."""
+def running_lab(folder, app="jupyterlab", timeout=240):
+    """JupyterLab, or Notebook 7 (app="notebook"), on loopback, with settings and records of its own: nobody's are read,
+    nobody's are changed.
+    """
     folder = Path(folder)
     work = folder / "notebooks"
     work.mkdir()
@@ -76,9 +79,9 @@ def running_lab(folder, timeout=240):
            "DIFFUSION_LESSONS_PROGRESS": "progress.json"}
     environment = kernel_environment(folder) | {name: str(folder / place) for name, place in own.items()}
     port = free_port()
-    lab = Lab(work, port, folder / "server.log")
+    lab = Lab(work, port, folder / "server.log", app)
     environment["JUPYTER_TOKEN"] = lab.token
-    command = [sys.executable, "-m", "jupyterlab", str(work), "--no-browser", "--allow-root",
+    command = [sys.executable, "-m", app, str(work), "--no-browser", "--allow-root",
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
                "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -102,7 +105,7 @@ def wait_for(lab, server, timeout):
             return lab.ask("status")
         except OSError:
             time.sleep(0.3)
-    raise RuntimeError(f"JupyterLab did not start within {timeout} s and said:\n{lab.said.read_text()[-3000:]}")
+    raise RuntimeError(f"{lab.app} did not start within {timeout} s and said:\n{lab.said.read_text()[-3000:]}")
 
 
 def free_port():

@@ -87,12 +87,11 @@ class Lesson:
 
     # running
 
-    def open(self, **how):
-        """how: see Lab.url"""
-        self.page.goto(self.lab.url(f"{self.name}.ipynb", **how))
+    def open(self):
+        self.page.goto(self.lab.url(f"{self.name}.ipynb"))
         self.page.locator(f"{WHOLE} .jp-Notebook .jp-Cell").first.wait_for()
         self.wait(self.has_kernel, START, "the kernel is there")
-        if not how:
+        if self.lab.app == "jupyterlab":
             self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         self.page.wait_for_timeout(1000)    # Notebook 7 does not say that it has heard of it
         self.check()
@@ -181,7 +180,7 @@ class Lesson:
         return count
 
     def spoken(self):
-        """What Chromium tells a screen reader of the outputs: a list of (role, name, {property: value})."""
+        """What Chromium tells a screen reader of the outputs: a list of (role, name, value), the value being text."""
         devtools = self.page.context.new_cdp_session(self.page)
         devtools.send("DOM.enable")
         devtools.send("Accessibility.enable")
@@ -191,15 +190,15 @@ class Lesson:
                 for node in devtools.send("Accessibility.queryAXTree", {"nodeId": place})["nodes"]
                 if not node["ignored"]]
         devtools.detach()
-        return [(node["role"]["value"], node["name"]["value"].strip(),
-                 {p["name"]: p["value"].get("value") for p in node["properties"]}) for node in told]
+        return [(node["role"]["value"], node["name"]["value"].strip(), str(node.get("value", {}).get("value", "")))
+                for node in told]
 
     def check_names(self):
         """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
         told = self.spoken()
         nameless = [one for one in told if one[0] in NAMED and not one[1]]
         assert not nameless, f"without a name: {nameless}"
-        unset = [one for one in told if one[0] == "slider" and not one[2].get("valuetext")]
+        unset = [one for one in told if one[0] == "slider" and not one[2]]
         assert not unset, f"without a value: {unset}"
         return told
 

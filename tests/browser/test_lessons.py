@@ -20,8 +20,8 @@ def test_runs_and_its_widgets_move(open_lesson, path):
     learns(open_lesson(path))
 
 
-def test_in_notebook_7(open_lesson):
-    learns(open_lesson(SHOWN, SHOTS / "notebook7", app="notebooks"))
+def test_in_notebook_7(open_in_notebook7):
+    learns(open_in_notebook7(SHOWN, SHOTS / "notebook7"))
 
 
 def learns(lesson):

@@ -53,8 +53,8 @@ class Report:
 
     def _repr_html_(self):
         def cell(id, one):
-            return (f'<td><span style="border-left:6px solid {SIGNS[one["state"]][0]};padding:2px 14px 2px 8px">'
-                    f"{self.words(id, one)}</span></td>")
+            edge = f"border-left:6px solid {SIGNS[one['state']][0]};padding:2px 14px 2px 8px"
+            return f'<td style="text-align:left"><span style="{edge}">{self.words(id, one)}</span></td>'
 
         rows = [f"<tr><td>lesson {int(number):02}</td>" + "".join(cell(id, one) for id, one in lesson.items()) + "</tr>"
                 for number, lesson in self.lessons.items()]
