@@ -106,7 +106,8 @@ def test_each_lesson_has_three_to_five_exercises_and_a_bug_to_mend():
 def test_every_check_draws_new_numbers(exercise):
     g = torch.Generator()
     g.seed()
-    wanted = [judging.as_numbers(exercise.run(exercise.answer, *exercise.draw(g, k))) for k in range(0, 30, 3)]
+    kinds = range(3) if exercise.id == "3.6" else range(0, 30, 3)     # 3.6 takes its three targets in turn
+    wanted = [judging.as_numbers(exercise.run(exercise.answer, *exercise.draw(g, k))) for k in kinds]
     if exercise.id != "2.4":    # there all answers are schedules, and may be as long as each other
         assert len({tuple(a.ravel()) for a in wanted}) > 1
 

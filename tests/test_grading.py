@@ -87,8 +87,7 @@ def test_an_answer_in_plain_torch_is_right_in_every_exercise(tmp_path):
 
 WRONG = {
     "1.1": ("from diffusion_lessons.adversarial import discriminator_loss as f", "No module named"),
-    "1.2": ("class Loss:\n    def __call__(self, fake):\n        return fake.exp().mean()\nf = Loss",
-            "Loss() takes no"),
+    "1.2": ("class Loss:\n    def __call__(self, fake):\n        return fake.exp().mean()\nf = Loss", "takes no"),
     "1.3": ("def f(points, centres, sigma):\n    return len(sigma)", "in line 2 of its cell: return len(sigma)"),
     "1.4": ("def f(x):\n    return torch.pdist(x.flatten(1)).mean()", EXERCISES["1.4"].mistakes[1][1]),
     "2.1": ("def f(x0, t, eps, schedule):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
@@ -100,7 +99,7 @@ WRONG = {
     "3.1": ("def f(eps, x_t, t, schedule):\n    return schedule.alpha_bar[t].sqrt() * x_t", "(B, 1, 1, 1)"),
     "3.2": (REFERENCES["3.2"].replace(".mean()", ".mean().item()"), ".item()"),
     "3.5": ("def f(loss, t, T, parts):\n    velocity(loss, t, T, parts)", "name 'velocity' is not defined"),
-    "4.1": ("def f(x_t, t, s, prediction, schedule):\n    return prediction", "a Prediction of shape (2, 4, 3, 6, 5)"),
+    "4.1": ("def f(x_t, t, s, prediction, schedule):\n    return prediction", "is a Prediction of shape (2, "),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    return add_noise(x_s, 10**6, eps, schedule)", "it raised"),
     "4.5": ("def f(redraw, x0, wanted):\n    return 1.0", EXERCISES["4.5"].mistakes[2][1]),
     "1.6": (inspect.getsource(EXERCISES["1.6"].reference).replace("opt_g.step()", "opt_d.step()") + "\nf = mended_step",
@@ -628,7 +627,7 @@ ATTACKS = {
             "    return wide", "it raised ValueError: that is too large"),
     "3.3": ("def f(t, width, T):\n    return torch.ones(1).expand(2 ** 40)", "too large"),
     "3.6": ("def f(net, x0, schedule):\n    return kept(x0, x0, x0, schedule)", "it raised"),
-    "4.1": (PROCESSES, "the numbers differ"),
+    "4.1": (PROCESSES, "you noised it back to time t"),
     "4.2": (UNDO, ""),
     "4.3": (NEIGHBOUR, "it raised FileNotFoundError"),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    raise ValueError('\\ud800 \\0 =1+1')", "it raised"),
