@@ -190,9 +190,9 @@ class Lesson:
                 for node in devtools.send("Accessibility.queryAXTree", {"nodeId": place})["nodes"]
                 if not node["ignored"]]
         devtools.detach()
-        about = [{p["name"]: p["value"].get("value") for p in node["properties"]} for node in told]
-        return [(node["role"]["value"], node["name"]["value"].strip(),
-                 str(more.get("valuetext") or node.get("value", {}).get("value", ""))) for node, more in zip(told, about)]
+        words = [{p["name"]: p["value"].get("value") for p in node["properties"]}.get("valuetext") for node in told]
+        return [(node["role"]["value"], node["name"]["value"].strip(), str(text or node.get("value", {}).get("value", "")))
+                for node, text in zip(told, words)]
 
     def check_names(self):
         """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
