@@ -35,12 +35,12 @@ def every_widget():
     x = torch.rand(12, 1, 28, 28, generator=generator) * 2 - 1
     schedule, reads = schedules.linear(100), reader()
     ideal = IdealDenoiser(x, schedule)
-    loop = list(sample(ideal, torch.randn(1, 1, 28, 28, generator=generator), schedule, 5))
+    loop = list(sample(ideal, torch.randn(1, 1, 28, 28, generator=generator), schedule, 20))
     walk = DigitGenerator(latent=8, width=8).eval()
     return {"schedule_explorer": lambda: schedule_explorer(x[0], lengths=(100, 20)),
             "denoise_slider": lambda: denoise_slider(x[0], ideal, schedule),
             "loop_player": lambda: loop_player(loop),
             "walk_slider": lambda: walk_slider(walk, step=90),
             "sampler_bench": lambda: sampler_bench(ideal, schedule, 2, (1, 28, 28), steps=2),
-            "brush": lambda: brush(ideal, schedule, (1, 28, 28), steps=5),
+            "brush": lambda: brush(ideal, schedule, (1, 28, 28), steps=12),
             "prompt_lab": lambda: prompt_lab(reads, recipes.tokenizer(), steps=2)}

@@ -1,20 +1,22 @@
 """What can be read on light and on dark pages, and what a screen reader is told: boxes, a film and all widgets."""
 
 import re
+from pathlib import Path
 
 import pytest
 from moving import SLIDER, move_all
 
+TESTS = Path(__file__).resolve().parents[1]
 CELLS = [
-    """
+    f"""import sys
 import torch
 from diffusion_lessons.classroom import animate
 from diffusion_lessons.classroom.exercises import check, hint, progress
 from diffusion_lessons.forward import add_noise
-from tests.small_widgets import every_widget
-from tests.widget_mover import live_widgets
-make = every_widget()
-""",
+sys.path.append({str(TESTS)!r})
+from small_widgets import every_widget
+from widget_mover import live_widgets
+make = every_widget()""",
     """check("2.1", add_noise)
 check("2.1", lambda x0, t, eps, schedule: x0)
 check("2.2", ...)

@@ -7,8 +7,11 @@ from urllib.parse import urlsplit
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 TRACEBACK = "Traceback (most recent call last)"
-# What the console says although nothing is wrong. Each needs its reason.
-NOISE = []
+# What a page says although nothing is wrong. Each needs its reason.
+NOISE = [
+    # Notebook 7.6 at its start: its keyboard shortcuts look at plugins whose settings have not been loaded yet.
+    r"Cannot read properties of undefined \(reading 'schema'\)",
+]
 
 
 class Ears:
@@ -20,7 +23,7 @@ class Ears:
 
     def __init__(self, page):
         self.troubles = []
-        page.on("pageerror", lambda error: self.note(f"error on the page: {error}"))
+        page.on("pageerror", lambda error: self.said(f"error on the page: {error}"))
         page.on("console", self.console)
         page.on("request", lambda request: self.request(request.url))
         page.on("websocket", self.websocket)
@@ -30,8 +33,12 @@ class Ears:
             self.troubles.append(trouble)
 
     def console(self, message):
-        if message.type == "error" and not any(re.search(noise, message.text) for noise in NOISE):
-            self.note(f"console: {message.text} ({message.location.get('url', '')})")
+        if message.type == "error":
+            self.said(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def said(self, words):
+        if not any(re.search(noise, words) for noise in NOISE):
+            self.note(words)
 
     def request(self, url):
         parts = urlsplit(url)
