@@ -12,6 +12,7 @@ from diffusion_lessons.classroom import (
     schedule_explorer,
     walk_slider,
 )
+from diffusion_lessons.forward import from_x0
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.samplers import sample
@@ -36,11 +37,16 @@ def every_widget():
     schedule, reads = schedules.linear(100), reader()
     ideal = IdealDenoiser(x, schedule)
     loop = list(sample(ideal, torch.randn(1, 1, 28, 28, generator=generator), schedule, 20))
+
+    def halves(x_t, t):
+        """A denoiser whose pictures hang on every step: the ideal one ends at the same picture however it goes."""
+        return from_x0(0.5 * x_t, x_t, t, schedule)
+
     walk = DigitGenerator(latent=8, width=8).eval()
     return {"schedule_explorer": lambda: schedule_explorer(x[0], lengths=(100, 20)),
             "denoise_slider": lambda: denoise_slider(x[0], ideal, schedule),
             "loop_player": lambda: loop_player(loop),
             "walk_slider": lambda: walk_slider(walk, step=90),
-            "sampler_bench": lambda: sampler_bench(ideal, schedule, 2, (1, 28, 28), steps=2),
-            "brush": lambda: brush(ideal, schedule, (1, 28, 28), steps=12),
+            "sampler_bench": lambda: sampler_bench(halves, schedule, 2, (1, 28, 28), steps=2),
+            "brush": lambda: brush(halves, schedule, (1, 28, 28), steps=12),
             "prompt_lab": lambda: prompt_lab(reads, recipes.tokenizer(), steps=2)}

@@ -29,16 +29,17 @@ ON_PLAY = ("var b=this,p=b.closest('.dl-player'),r=p.querySelector('input');"
            "r.value=+r.value+1;r.oninput()},INTERVAL)}")
 # The slider says the frame's title as its value. <output> would say it once more, at every frame of a film that plays:
 # hence aria-live="off".
-# JupyterLab and slides use these keys to go to another cell or slide; here they shall move the film.
-ON_KEY = "if(/^(Arrow|Home|End|Page| )/.test(event.key))event.stopPropagation()"
-PLAYER = """<div class="dl-player" onkeydown="ON_KEY"
- style="display:inline-block;font-family:sans-serif;font-size:16px">
+# JupyterLab and slides use these keys to go to another cell or slide; here they shall move the film. Notebook 7 takes
+# them on their way down to the film, so they are kept from all others at the window, which comes first.
+ON_FOCUS = ("var p=this.closest('.dl-player');if(!p.kept)window.addEventListener('keydown',p.kept=function(e){"
+            "if(p.contains(e.target)&&/^(Arrow|Home|End|Page| )/.test(e.key))e.stopPropagation()},true)")
+PLAYER = """<div class="dl-player" style="display:inline-block;font-family:sans-serif;font-size:16px">
 <div style="display:flex;gap:16px">FILMS</div>
 <div style="display:flex;gap:10px;align-items:center;margin-top:8px">
 <button type="button" aria-label="play" style="font-size:15px;min-width:84px;padding:3px 8px"
- onclick="ON_PLAY">\u25b6 play</button>
+ onclick="ON_PLAY" onfocus="ON_FOCUS">\u25b6 play</button>
 <input type="range" min="0" max="LAST" step="1" value="START" aria-label="frame" aria-valuetext="TITLE"
- style="flex:1;min-width:100px" oninput="ON_SLIDE">
+ style="flex:1;min-width:100px" oninput="ON_SLIDE" onfocus="ON_FOCUS">
 <output aria-live="off" style="min-width:5em;font-variant-numeric:tabular-nums">TITLE</output>
 </div></div>"""
 
@@ -65,10 +66,10 @@ def animate(frames, titles=None, fps=8, width=None, start=0):
     titles, start = [html.escape(str(title)) for title in titles], start % count
     room = width or (360 if len(films) == 1 else 720 // len(films))
     parts = {"FILMS": "".join(_film(name, film, titles, start, room, width) for name, film in films.items()),
-             "ON_PLAY": ON_PLAY, "ON_SLIDE": ON_SLIDE, "ON_KEY": ON_KEY, "INTERVAL": str(round(1000 / fps)),
+             "ON_PLAY": ON_PLAY, "ON_SLIDE": ON_SLIDE, "ON_FOCUS": ON_FOCUS, "INTERVAL": str(round(1000 / fps)),
              "LAST": str(count - 1), "START": str(start), "TITLE": titles[start]}
     page = PLAYER
-    for mark in ("ON_PLAY", "ON_SLIDE", "ON_KEY", "INTERVAL", "LAST", "START", "TITLE", "FILMS"):
+    for mark in ("ON_PLAY", "ON_SLIDE", "ON_FOCUS", "INTERVAL", "LAST", "START", "TITLE", "FILMS"):
         page = page.replace(mark, parts[mark])
     return HTML(page)
 

@@ -190,9 +190,9 @@ class Lesson:
                 for node in devtools.send("Accessibility.queryAXTree", {"nodeId": place})["nodes"]
                 if not node["ignored"]]
         devtools.detach()
-        words = [{p["name"]: p["value"].get("value") for p in node["properties"]}.get("valuetext") for node in told]
-        return [(node["role"]["value"], node["name"]["value"].strip(), str(text or node.get("value", {}).get("value", "")))
-                for node, text in zip(told, words)]
+        texts = [{p["name"]: p["value"].get("value") for p in node["properties"]}.get("valuetext") for node in told]
+        values = [text or node.get("value", {}).get("value", "") for node, text in zip(told, texts)]
+        return [(node["role"]["value"], node["name"]["value"].strip(), str(v)) for node, v in zip(told, values)]
 
     def check_names(self):
         """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
