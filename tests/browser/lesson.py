@@ -180,7 +180,7 @@ class Lesson:
         return count
 
     def spoken(self):
-        """What Chromium tells a screen reader of the outputs: a list of (role, name, value), the value being text."""
+        """What Chromium tells a screen reader of the outputs: a list of (role, name)."""
         devtools = self.page.context.new_cdp_session(self.page)
         devtools.send("DOM.enable")
         devtools.send("Accessibility.enable")
@@ -190,17 +190,16 @@ class Lesson:
                 for node in devtools.send("Accessibility.queryAXTree", {"nodeId": place})["nodes"]
                 if not node["ignored"]]
         devtools.detach()
-        texts = [{p["name"]: p["value"].get("value") for p in node["properties"]}.get("valuetext") for node in told]
-        values = [text or node.get("value", {}).get("value", "") for node, text in zip(told, texts)]
-        return [(node["role"]["value"], node["name"]["value"].strip(), str(v)) for node, v in zip(told, values)]
+        return [(node["role"]["value"], node["name"]["value"].strip()) for node in told]
 
     def check_names(self):
         """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
         told = self.spoken()
         nameless = [one for one in told if one[0] in NAMED and not one[1]]
         assert not nameless, f"without a name: {nameless}"
-        unset = [one for one in told if one[0] == "slider" and not one[2]]
-        assert not unset, f"without a value: {unset}"
+        # The text of a slider's value: Chromium's inspector does not show it, so it is read where it is written.
+        sliders = self.page.locator(OUTPUT).locator("[role=slider]:visible, input[type=range]:visible").all()
+        assert all(slider.get_attribute("aria-valuetext") for slider in sliders), "a slider has no words for its value"
         return told
 
     def theme(self, name):
