@@ -40,14 +40,13 @@ NO_CHANGE = {"detach", "float", "item", "clone"}      # dropping these changes n
 
 
 def mutants(function):
-    """[(source, function)] with one change each; where that gives few, with two changes, up to ENOUGH."""
+    """[(source, function)] with one change each; where that gives few, with more changes, up to ENOUGH."""
     source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
-    found = neighbours(source)
-    if len(found) < ENOUGH:
-        known = {source, *found}
-        second = sorted({text for one in found for text in neighbours(one)} - known)
-        random.Random(function.__name__).shuffle(second)
-        found += second[:ENOUGH - len(found)]
+    found = last = neighbours(source)
+    while last and len(found) < ENOUGH:
+        last = sorted({text for one in last for text in neighbours(one)} - {source, *found})
+        random.Random(function.__name__).shuffle(last)
+        found = [*found, *last[:ENOUGH - len(found)]]
     return [(text, build(text, function)) for text in found]
 
 
@@ -90,13 +89,18 @@ def changes(node):
         name = getattr(node.func, "attr", getattr(node.func, "id", None))
         if isinstance(node.func, ast.Attribute) and name not in NO_CHANGE and not is_module(node.func.value):
             found += [become(node.func.value)]                     # x.sqrt() -> x
+        for k in range(1, len(node.args)):
+            found += [put(args=[*node.args[:k - 1], node.args[k], node.args[k - 1], *node.args[k + 1:]])]
         if len(node.args) >= 2:
-            found += [put(args=[node.args[1], node.args[0], *node.args[2:]]), put(args=node.args[:-1])]
+            found += [put(args=node.args[:-1])]
         found += [put(keywords=node.keywords[1:])] if node.keywords else []
     elif isinstance(node, ast.Attribute) and node.attr in NAMES:
         found += [put(attr=NAMES[node.attr])]
     elif isinstance(node, ast.Name) and node.id in NAMES:
         found += [put(id=NAMES[node.id])]
+    elif isinstance(node, ast.Return) and node.value:
+        found += [put(value=ast.UnaryOp(ast.USub(), node.value))]
+        found += [put(value=ast.BinOp(node.value, op(), ast.Constant(2))) for op in (ast.Mult, ast.Add, ast.Pow)]
     elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
         found += [put(slice=ast.Tuple(node.slice.elts[::-1], ast.Load()))]                   # x[:, None] -> x[None, :]
     elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and not isinstance(node.slice, ast.Slice):
