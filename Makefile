@@ -1,6 +1,6 @@
 # make lab            set up and open JupyterLab on the notebooks
 # make test           set up and run all tests
-# make test-browser   set up and try the quick lessons and all widgets in a browser (needs Chromium);
+# make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
