@@ -1,7 +1,7 @@
 # make lab            set up and open JupyterLab on the notebooks
 # make test           set up and run the tests: under ten minutes, every notebook once
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
-# make test-browser   set up and try the quick lessons and all widgets in a browser (needs Chromium);
+# make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
