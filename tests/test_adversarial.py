@@ -360,7 +360,7 @@ def settled(name, seed=0):
     return [sum(getattr(look, figure) for look in looks) / len(looks) for figure in ("covered", "on_modes", "even")]
 
 
-@pytest.mark.slow
+@pytest.mark.long    # lesson 01 holds it, too
 def test_the_recipes_are_as_healthy_and_as_ill_as_the_lesson_says():
     """Not at one step: G stumbles now and then, and when it does hangs on rounding.
 

@@ -136,7 +136,7 @@ def changed(**new):
     [
         (changed(y_test=None), "has no y_test"),
         (changed(x_train=np.ones((6, 32, 32), np.uint8)), r"not \(N, 28, 28\)"),
-        (changed(x_train=np.zeros((5, 28, 28), np.uint8)), "one label for each"),
+        (changed(x_train=np.full((5, 28, 28), 200, np.uint8)), "one label for each"),
         (changed(x_train=np.zeros((0, 28, 28), np.uint8), y_train=np.zeros(0, np.uint8)), "one label"),
         (changed(y_train=np.array([0, 1, 2, 3, 4, 10])), "whole numbers 0..9"),
         (changed(y_train=np.array([0, 1, 2, 3, 4, -1])), "whole numbers 0..9"),

@@ -133,7 +133,7 @@ def sentences():
 
 # How OpenMP's threads wait for each other. 300,000 turns are the own default of GNU's.
 WAITING = {"as the package sets it": {},
-           **{f"{turns:,} turns": {"GOMP_SPINCOUNT": str(turns)} for turns in (0, 100, 1000, 300_000)},
+           **{f"{turns:,} turns": {"GOMP_SPINCOUNT": str(turns)} for turns in (0, 1000, 50_000, 300_000)},
            "one thread": {"OMP_NUM_THREADS": "1"}}
 
 

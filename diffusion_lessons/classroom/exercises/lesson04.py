@@ -148,7 +148,7 @@ def draw_times(g, k):
         return 10 * steps, 1
     if k % 3 == 2:
         return steps * (1 + 6 * (k % 2)), steps
-    return steps * drawing.one(g, 4, 20) + drawing.one(g, 1, steps - 1), steps
+    return steps * drawing.one(g, 4, 20) + drawing.one(g, 3, steps - 1), steps    # 3: more than rounding is off by
 
 
 def same_times(a, b):
