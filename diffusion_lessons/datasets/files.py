@@ -74,9 +74,10 @@ def problem_with(x, y, shape):
     """Say what is wrong with the arrays of a data set of ten classes, or None."""
     if x.ndim == 0 or x.shape[1:] != shape:
         return f"pictures have the shape {x.shape}, not (N, {', '.join(map(str, shape))})"
-    if x.dtype != np.uint8 or len(x) and x.max() <= 1:
+    problem = problem_with_labels(y, len(x))
+    if problem is None and (x.dtype != np.uint8 or x.max() <= 1):
         return f"pixels are {x.dtype}{span(x)}, not bytes (uint8) from 0 to 255"
-    return problem_with_labels(y, len(x))
+    return problem
 
 
 def problem_with_labels(y, count):
