@@ -133,7 +133,9 @@ class Sandbox:
             command = room(self.folder, self.hidden, command)
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         self.process = subprocess.Popen(
-            command, cwd=self.folder, env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            command, cwd=self.folder,
+            # Parts of torch ask for the user's name, which nobody has in there.
+            env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LOGNAME": "learner"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             self.ask(None, START)
