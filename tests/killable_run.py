@@ -35,7 +35,6 @@ def trainer(steps=40, init=0, **settings):
 
 if __name__ == "__main__":
     checkpoint, out, pause = sys.argv[1:]
-    torch.set_num_threads(1)
     run = trainer()
 
     def watch(step):

@@ -257,7 +257,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
 def start(checkpoint, out, pause):
     root = Path(__file__).parents[1]
     command = [sys.executable, killable_run.__file__, str(checkpoint), str(out), str(pause)]
-    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(root)}    # with as many threads as here, or the last bits would differ
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
