@@ -184,7 +184,7 @@ def build_parser():
 def main(arguments=None):
     """Run one command and return its exit code."""
     options = build_parser().parse_args(arguments)
-    from diffusion_lessons import commands  # here, so that --help does not wait for torch
+    from diffusion_lessons.cli import commands  # here, so that --help does not wait for torch
 
     try:
         return getattr(commands, options.command)(options)

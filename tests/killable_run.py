@@ -9,7 +9,7 @@ import time
 import torch
 
 from diffusion_lessons import training
-from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.schedules import make_schedule
 

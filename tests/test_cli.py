@@ -21,10 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lessons import commands, generate, generation, metrics, prompted, recipes, weights
+from diffusion_lessons import generate, weights
 from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
+from diffusion_lessons.cli import commands
 from diffusion_lessons.datasets import captions
-from diffusion_lessons.models.critic import Classifier, Critic
+from diffusion_lessons.evaluation import metrics, prompt_following
+from diffusion_lessons.models.classifiers import Classifier, Critic
+from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.training import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(in_channels=1, channels=(32, 32), blocks=1)
@@ -229,8 +233,8 @@ def test_the_command_line_draws_what_the_call_draws(desk, small_reader):
 
 
 def test_a_digit_is_drawn_by_the_digits_and_a_sentence_by_the_critters():
-    assert generation.model_for("7") == generation.model_for(" 7 ") == generation.model_for(7) == "digits"
-    assert {generation.model_for(text) for text in ("a frog", "", "77", "seven")} == {"critters"}
+    assert text_to_image.model_for("7") == text_to_image.model_for(" 7 ") == text_to_image.model_for(7) == "digits"
+    assert {text_to_image.model_for(text) for text in ("a frog", "", "77", "seven")} == {"critters"}
 
 
 def test_unknown_words_are_answered_by_the_nearest(desk, small_reader, capsys):
@@ -373,7 +377,7 @@ def test_a_loss_that_explodes_ends_with_a_word(desk, capsys):
 
 SCRIPT = f"""
 import sys
-from diffusion_lessons import recipes
+from diffusion_lessons.training import recipes
 recipes.RECIPES["digits"]["network"] = {SMALL!r}
 from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
 sys.exit(main(sys.argv[1:]))
@@ -497,7 +501,7 @@ def test_the_shipped_model_draws_what_is_asked(desk):
 
 def test_evaluate_draws_by_the_protocol_unless_told_otherwise():
     plain, told = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
-    for protocol in (metrics.PROTOCOL, prompted.PROTOCOL, commands.DRAW):
+    for protocol in (metrics.PROTOCOL, prompt_following.PROTOCOL, commands.DRAW):
         assert commands.sampler(plain, protocol) == {**protocol, "batch": commands.batch_size()}
         assert commands.sampler(told, protocol) == {**protocol, "batch": commands.batch_size(), "steps": 7, "eta": 1}
     assert commands.DRAW == {"method": "ddim", "steps": 50}

@@ -5,12 +5,13 @@ import signal
 import pytest
 import torch
 
-from diffusion_lessons import recipes, training
+from diffusion_lessons import training
 from diffusion_lessons.classroom.train_here import train_here
 from diffusion_lessons.datasets import ring
-from diffusion_lessons.models.denoiser import Denoiser
-from diffusion_lessons.models.points import PointNet
+from diffusion_lessons.denoiser import Denoiser
+from diffusion_lessons.models.mlp import PointNet
 from diffusion_lessons.schedules import cosine
+from diffusion_lessons.training import recipes
 
 
 def trainer(steps=30):

@@ -16,9 +16,9 @@ from torch import nn
 
 from diffusion_lessons import training
 from diffusion_lessons.datasets import to_float
+from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.guidance import Guided
-from diffusion_lessons.models.denoiser import Denoiser
 from diffusion_lessons.models.unet import time_embedding
 from diffusion_lessons.runtime import atomic_write
 from diffusion_lessons.samplers import PictureNoise, finish, sample

@@ -15,16 +15,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from diffusion_lessons import generation, metrics, prompted, recipes, training, weights
+from diffusion_lessons import training, weights
 from diffusion_lessons.datasets import load_cifar, to_float
+from diffusion_lessons.evaluation import metrics, prompt_following
 from diffusion_lessons.forward import add_noise
+from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.training import recipes
 
 
 def judged(denoiser, recipe, count, seed=0):
     """The figures of `count` digits at the recipe's w."""
     judge, real = weights.load_classifier(), weights.load("digits_real")[0]["test"]
     y = torch.arange(count) % 10
-    x = generation.draw(denoiser, y, (1, 28, 28), w=recipe["w"], seed=seed, progress=True, **metrics.PROTOCOL)
+    x = text_to_image.draw(denoiser, y, (1, 28, 28), w=recipe["w"], seed=seed, progress=True, **metrics.PROTOCOL)
     return {**metrics.report(judge, x, y, real), "w": recipe["w"], **metrics.PROTOCOL}
 
 
@@ -71,7 +74,8 @@ def main():
         figures |= judged(average, recipe, args.count)
     elif args.name == "critters":
         critics = weights.load_critic("critters_critic"), weights.load_critic("critters_second")
-        figures |= prompted.report(average, recipes.tokenizer(), critics, recipe["w"], args.count // 10, progress=True)
+        figures |= prompt_following.report(average, recipes.tokenizer(), critics, recipe["w"], args.count // 10,
+                                           progress=True)
     else:
         figures["held_out_loss"] = held_out_loss(average, load_cifar("test"))
     print(f"\n{figures}")

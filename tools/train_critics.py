@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from diffusion_lessons import __version__, metrics, runtime, weights
+from diffusion_lessons import __version__, runtime, weights
 from diffusion_lessons.datasets import critters, to_float
-from diffusion_lessons.models.critic import Critic
+from diffusion_lessons.evaluation import metrics
+from diffusion_lessons.models.classifiers import Critic
 
 CRITICS = {
     "critters_critic": dict(network=dict(channels=(32, 64, 96), width=64), seed=100),

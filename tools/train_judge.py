@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from diffusion_lessons import __version__, metrics, weights
+from diffusion_lessons import __version__, weights
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.datasets.digits import load_digits
-from diffusion_lessons.models.critic import Classifier
+from diffusion_lessons.evaluation import metrics
+from diffusion_lessons.models.classifiers import Classifier
 
 TRAINED_ON = 50_000
 

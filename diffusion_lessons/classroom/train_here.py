@@ -16,7 +16,7 @@ def train_here(trainer, name, folder="checkpoints"):
     Every 500 steps and when it is stopped the state is written to folder/name-steps.pt; calling it again goes on from
     there, and after the end gives back the result at once. Move that file away to begin anew.
 
-    trainer: a training.Trainer, or an adversarial.GanTrainer
+    trainer: a training.Trainer, or an gan.GanTrainer
     """
     path = Path(folder) / f"{name}-{trainer.steps}.pt"
     began, known, first = time.perf_counter(), path.exists(), None

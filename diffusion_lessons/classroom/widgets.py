@@ -19,10 +19,10 @@ from diffusion_lessons.classroom.style import ORANGE, VERMILLION
 from diffusion_lessons.datasets import critters
 from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
-from diffusion_lessons.generation import shown
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.models.gan import globe
 from diffusion_lessons.models.text import attention_maps
+from diffusion_lessons.pipelines.text_to_image import shown
 from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample, timesteps
 from diffusion_lessons.schedules import make_schedule
 
