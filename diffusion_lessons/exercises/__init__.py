@@ -1,20 +1,23 @@
-"""Exercises: `check` what you wrote, ask for a `hint`, look at the `solution`."""
+"""Exercises: `check`, `hint`, `solution`. Predictions: `predict`, `outcome`. What you have done: `progress`."""
+
+from typing import Any
 
 from IPython.display import display
 
 from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
-from diffusion_lessons.exercises.judging import judge
-from diffusion_lessons.exercises.record import note, read
+from diffusion_lessons.exercises.judging import Exercise, judge
+from diffusion_lessons.exercises.predictions import outcome, predict
+from diffusion_lessons.exercises.record import note, read, read_predictions
 from diffusion_lessons.exercises.showing import Box, Code, Report, source_of
 
 LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
-EXERCISES = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
-_given = {}   # how many hints to each exercise have been given
+EXERCISES: dict[str, Exercise] = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
+_given: dict[str, int] = {}   # how many hints to each exercise have been given
 
-__all__ = ["EXERCISES", "check", "hint", "progress", "solution"]
+__all__ = ["EXERCISES", "check", "hint", "outcome", "predict", "progress", "solution"]
 
 
-def check(id, attempt):
+def check(id: str, attempt: Any) -> None:
     """Try your function on fresh random input and say what it does. It never stops the notebook.
 
     id: such as "2.1";  attempt: your function
@@ -25,8 +28,8 @@ def check(id, attempt):
     display(Box(verdict.state, f"{id}: {verdict.words}"))
 
 
-def hint(id):
-    """One more hint each time you ask; after the last one they begin anew."""
+def hint(id: str) -> None:
+    """Show the next hint; after the last one they start again."""
     hints, k = find(id).hints, _given.get(id, 0)
     words = f"{id}, hint {k + 1} of {len(hints)}: {hints[k]}"
     if k + 1 == len(hints):
@@ -35,20 +38,21 @@ def hint(id):
     display(Box("hint", words))
 
 
-def solution(id):
-    """The code: where the package has such a function, what you read here is what the course runs."""
+def solution(id: str) -> None:
+    """Show the code: the package's own function where there is one."""
     exercise = find(id)
     display(Code("\n\n".join(source_of(thing) for thing in exercise.shows or [exercise.reference]), exercise.remark))
 
 
-def progress():
-    """What you have solved so far, in all lessons; it is remembered on this machine."""
+def progress() -> None:
+    """Show which exercises you have solved and how many predictions were right, as remembered on this machine."""
     known = read()
-    display(Report({id: known.get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}))
+    exercises = {id: known.get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}
+    display(Report(exercises, read_predictions()))
 
 
-def find(id):
-    """The exercise of that number. Raises ValueError that lists the known ones."""
+def find(id: str) -> Exercise:
+    """The exercise with that number. Raises ValueError that lists the known ones."""
     if id not in EXERCISES:
-        raise ValueError(f"there is no exercise {id!r}; known are {', '.join(EXERCISES)}")
+        raise ValueError(f"there is no exercise {id!r}; the exercises are {', '.join(EXERCISES)}")
     return EXERCISES[id]

@@ -3,11 +3,12 @@
 import html
 import inspect
 import textwrap
+from typing import Any
 
-from diffusion_lessons.classroom.style import BLUE, GREEN, GREY, VERMILLION
+from diffusion_lessons.classroom.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 
 SIGNS = {"right": (GREEN, "\u2713"), "not yet": (VERMILLION, "\u2717"), "not tried": (GREY, "\u2026"),
-         "hint": (BLUE, "?")}
+         "hint": (BLUE, "?"), "prediction": (BLUE, "?"), "surprise": (ORANGE, "!")}
 
 
 class Box:
@@ -30,36 +31,50 @@ class Box:
 
 
 class Report:
-    """How far one has come: a line for each lesson, a sign for each exercise.
+    """The learner's progress: one line for each lesson, a sign for each exercise, and the count of right predictions.
 
-    known: {exercise: {"state": "right", "not yet" or "not tried", "tries": how many}}
+    exercises: {id: {"state": "right", "not yet" or "not tried", "tries": a count}}
+    predictions: {id: {"right": True, False, or None before it was measured}}
     """
 
-    def __init__(self, known):
-        self.lessons = {}
-        for id, one in known.items():
+    def __init__(self, exercises: dict[str, dict[str, Any]], predictions: dict[str, dict[str, Any]] | None = None):
+        self.lessons: dict[str, dict[str, dict[str, Any]]] = {}
+        for id, one in exercises.items():
             self.lessons.setdefault(id.split(".")[0], {})[id] = one
-        self.done = sum(one["state"] == "right" for one in known.values())
-        self.total = len(known)
+        self.judged: dict[str, list[bool]] = {}
+        for id, one in (predictions or {}).items():
+            if one["right"] is not None:
+                self.judged.setdefault(id.split(".")[0], []).append(one["right"])
+        solved = sum(one["state"] == "right" for one in exercises.values())
+        self.heading = f"{solved} of {len(exercises)} exercises solved"
+        made = sum(self.judged.values(), [])
+        if made:
+            self.heading += f", {sum(made)} of {len(made)} predictions right"
 
-    def __repr__(self):
-        lines = [f"lesson {int(number):02}   " + "   ".join(self.words(id, one) for id, one in lesson.items())
+    def __repr__(self) -> str:
+        lines = [f"lesson {int(number):02}   "
+                 + "   ".join(filter(None, [*(self.words(id, one) for id, one in lesson.items()), self.right(number)]))
                  for number, lesson in self.lessons.items()]
-        return "\n".join([f"{self.done} of {self.total} exercises solved", *lines])
+        return "\n".join([self.heading, *lines])
 
-    def words(self, id, one):
+    def words(self, id: str, one: dict[str, Any]) -> str:
         tries = f" ({one['tries']} tries)" if one["tries"] > 1 else ""
         return f"{SIGNS[one['state']][1]} {id}{tries}"
 
-    def _repr_html_(self):
-        def cell(id, one):
+    def right(self, number: str) -> str:
+        judged = self.judged.get(number)
+        return f"predictions: {sum(judged)} of {len(judged)} right" if judged else ""
+
+    def _repr_html_(self) -> str:
+        def cell(id: str, one: dict[str, Any]) -> str:
             edge = f"border-left:6px solid {SIGNS[one['state']][0]};padding:2px 14px 2px 8px"
             return f'<td style="text-align:left"><span style="{edge}">{self.words(id, one)}</span></td>'
 
-        rows = [f"<tr><td>lesson {int(number):02}</td>" + "".join(cell(id, one) for id, one in lesson.items()) + "</tr>"
+        rows = [f"<tr><td>lesson {int(number):02}</td>" + "".join(cell(id, one) for id, one in lesson.items())
+                + (f'<td style="text-align:left">{self.right(number)}</td>' if self.right(number) else "") + "</tr>"
                 for number, lesson in self.lessons.items()]
-        return ('<div style="font-family:sans-serif;font-size:15px">'
-                f"<b>{self.done} of {self.total} exercises solved</b><table>{''.join(rows)}</table></div>")
+        return (f'<div style="font-family:sans-serif;font-size:15px"><b>{self.heading}</b>'
+                f"<table>{''.join(rows)}</table></div>")
 
 
 class Code:
