@@ -1,79 +1,96 @@
 """A network, a noise schedule and what the network's output means: together they are a denoiser."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from diffusion_lessons.forward import READ_AS, signal_and_noise, velocity
+from diffusion_lessons.condition import AnyCondition
+from diffusion_lessons.forward import TO_PREDICTION, Prediction, add_noise, alpha_sigma, factors, velocity
+from diffusion_lessons.schedules import Schedule
 
-MAX_WEIGHT = 100.0  # no time may count more than this, or the extreme times drown all others
+# A denoiser that takes a condition: (x_t, t, condition or None) -> Prediction
+ConditionalDenoiser: TypeAlias = Callable[[Tensor, Tensor, AnyCondition], Prediction]
+MAX_WEIGHT = 100.0  # no time may count more than this, or the extreme times drown out all others
 
 
 class Denoiser(nn.Module):
     """Turns the raw output of a network into a Prediction (eps, x0), in float32 at every t.
 
-    Samplers and lessons speak of eps. What the network regresses inside ("eps", "x0" or "v") is a choice of ours:
-    v, from which both eps and x0 follow without a division.
+    Samplers and lessons speak of eps. What the network itself predicts ("eps", "x0" or "v") is a separate choice:
+    ours is v, from which both eps and x0 follow without a division.
 
-    net: callable (x_t, t, y) -> output like x_t;  called with x_t (B, C, H, W), t (B,) in 1..T, y (B,) or None
+    net: callable (x_t, t, condition) -> output like x_t, where x_t is (B, C, H, W), t (B,) in 1..T, and the condition
+    whatever this network accepts, or None
     """
 
-    def __init__(self, net, schedule, target="v"):
+    def __init__(self, net: nn.Module, schedule: Schedule, prediction_type: str = "v") -> None:
         super().__init__()
-        if target not in READ_AS:
-            raise ValueError(f"unknown target {target!r}; known are {', '.join(READ_AS)}")
-        self.net, self.schedule, self.target = net, schedule, target
+        if prediction_type not in TO_PREDICTION:
+            raise ValueError(f"unknown prediction_type {prediction_type!r}; known are {', '.join(TO_PREDICTION)}")
+        self.net, self.schedule, self.prediction_type = net, schedule, prediction_type
 
-    def forward(self, x_t, t, y=None):
-        return READ_AS[self.target](self.net(x_t, t, y).float(), x_t, t, self.schedule)
+    def forward(self, x_t: Tensor, t: Tensor, condition: AnyCondition = None) -> Prediction:
+        return TO_PREDICTION[self.prediction_type](self.net(x_t, t, condition).float(), x_t, t, self.schedule)
 
-    def loss(self, x0, x_t, t, eps, y=None, weighting="v"):
-        """The squared error of the raw output at each picture, weighted over t.  -> (B,)
+    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, condition: AnyCondition = None, *, weighting: str = "v",
+             generator: torch.Generator | None = None, model: ConditionalDenoiser | None = None) -> Tensor:
+        """The squared error of the network's output for each picture, weighted over t.  -> (B,)
 
-        The errors of the three targets differ only by factors of t: err_v = err_x0 / noise = err_eps / signal with
-        signal = sqrt(alpha_bar_t), noise = sqrt(1 - alpha_bar_t). So "which error counts" (weighting) is a choice
-        apart from "what the network puts out" (target): weighting "eps" is the loss of Ho et al. 2020, eq. 14,
-        whatever the target. The factor is cut at 100.
+        The errors in eps, x0 and v differ only by factors of t: err_v = err_x0 / noise = err_eps / signal with
+        signal = sqrt(alpha_bar_t), noise = sqrt(1 - alpha_bar_t). So the error that counts (weighting) is chosen apart
+        from the network's output (prediction_type): weighting "eps" is the loss of Ho et al. 2020, eq. 14, whatever
+        the output. The factor between the two is clamped to 100.
+
+        generator: for losses that draw random numbers; this one draws none
+        model: what to call in place of this denoiser, for instance the same one wrapped by DistributedDataParallel or
+        torch.compile; it is called as model(x_t, t, condition) and in no other way
         """
-        wanted = {"eps": eps, "x0": x0, "v": velocity(x0, eps, t, self.schedule)}[self.target]
-        error = (self.net(x_t, t, y).float() - wanted).square().flatten(1).mean(1)          # (B,)
-        signal, noise = (f.flatten() for f in signal_and_noise(t, self.schedule, x0))       # (B,) each
-        to_v = {"eps": 1 / signal, "x0": 1 / noise, "v": 1.0}       # error in the target's unit -> error in v
-        from_v = {"eps": signal, "x0": noise, "v": 1.0}
-        if weighting not in from_v:
-            raise ValueError(f"unknown weighting {weighting!r}; known are {', '.join(from_v)}")
-        if weighting == self.target:
-            return error
-        return error * ((to_v[self.target] * from_v[weighting]) ** 2).clamp(max=MAX_WEIGHT)
+        if weighting not in TO_PREDICTION:
+            raise ValueError(f"unknown weighting {weighting!r}; known are {', '.join(TO_PREDICTION)}")
+        hat = (self if model is None else model)(add_noise(x0, t, eps, self.schedule), t, condition)
+        error = (self._output(hat.x0, hat.eps, t) - self._output(x0, eps, t)).square().flatten(1).mean(1)    # (B,)
+        signal, noise = (f.flatten() for f in alpha_sigma(t, self.schedule, x0))                             # (B,)
+        in_v = {"eps": 1 / signal, "x0": 1 / noise, "v": torch.ones_like(signal)}    # an error of 1, measured in v
+        return error * (in_v[self.prediction_type] / in_v[weighting]).square().clamp(max=MAX_WEIGHT)
+
+    def _output(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should output if x0 and eps were behind x_t."""
+        if self.prediction_type == "v":
+            return velocity(x0, eps, t, self.schedule)
+        return eps if self.prediction_type == "eps" else x0
 
 
-class StepDenoiser(Denoiser):
-    """Learns only the noise of the last step, t - 1 to t: the road that the video warns of.
+class OneStepDenoiser(Denoiser):
+    """Learns only the noise of the last step, from t - 1 to t: the approach that the video warns against.
 
-    x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e;   given all the noise, e is known up to chance:
-    e | eps ~ N(k eps, 1 - k^2),   k = sqrt(beta_t / (1 - alpha_bar_t)).   So e_hat = k eps_hat and back: called as
-    a denoiser it says eps_hat = e_hat / k, with every error of e_hat multiplied by 1 / k.
+    x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) e;   given all the noise eps, e is known up to chance:
+    e | eps ~ N(k eps, 1 - k^2),   k = sqrt(beta_t / (1 - alpha_bar_t)).   So e_hat = k eps_hat, and as a denoiser it
+    returns eps_hat = e_hat / k, which multiplies every error of e_hat by 1 / k.
     """
 
-    def share(self, t, like):
-        """k of above: how much of the noise in x_t came with the last step.  (B,) -> (B, 1, 1, 1)"""
-        return (self.beta(t, like).sqrt() / signal_and_noise(t, self.schedule, like)[1]).clamp(max=1)
+    def correlation(self, t: Tensor, like: Tensor) -> Tensor:
+        """k, the correlation of the last step's noise with all the noise in x_t.  (B,) -> (B, 1, 1, 1)"""
+        _, noise, beta = factors(t, self.schedule, like)
+        return (beta.sqrt() / noise).clamp(max=1)
 
-    def beta(self, t, like):
-        """beta_t, ready to multiply pictures.  (B,) -> (B, 1, 1, 1)"""
-        return self.schedule.beta[t.cpu()].reshape(-1, *[1] * (like.ndim - 1)).to(like)
+    def step_noise(self, x_t: Tensor, t: Tensor, condition: AnyCondition = None) -> Tensor:
+        """The estimate of the last step's noise, e_hat.  -> (B, C, H, W)"""
+        return self.correlation(t, x_t) * self(x_t, t, condition).eps
 
-    def step_noise(self, x_t, t, y=None):
-        """The guess at the noise of the last step, e_hat.  -> (B, C, H, W)"""
-        return self.share(t, x_t) * self(x_t, t, y).eps
+    def reverse_step(self, x_t: Tensor, t: Tensor, condition: AnyCondition = None) -> Tensor:
+        """x_{t-1} as in the approach above: remove the noise of one step, and no more."""
+        _, _, beta = factors(t, self.schedule, x_t)
+        return (x_t - beta.sqrt() * self.step_noise(x_t, t, condition)) / (1 - beta).sqrt()
 
-    def one_step_back(self, x_t, t, y=None):
-        """x_{t-1} as the video would have it: take away the noise of one step, and no more."""
-        beta = self.beta(t, x_t)
-        return (x_t - beta.sqrt() * self.step_noise(x_t, t, y)) / (1 - beta).sqrt()
+    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, condition: AnyCondition = None, *, weighting: str = "v",
+             generator: torch.Generator | None = None, model: ConditionalDenoiser | None = None) -> Tensor:
+        """The squared error of e_hat; the random part of e is drawn here, and nobody can predict it.  -> (B,)
 
-    def loss(self, x0, x_t, t, eps, y=None, weighting="v"):
-        """The squared error of the guess at e; the random part of e is drawn here, and cannot be guessed.  -> (B,)"""
-        k = self.share(t, x_t)
-        chance = torch.Generator(x_t.device).manual_seed(int(eps.flatten()[0].item() * 2**30) % 2**31)
-        e = k * eps + (1 - k**2).sqrt() * torch.randn(eps.shape, generator=chance, device=eps.device)
-        return (self.step_noise(x_t, t, y) - e).square().flatten(1).mean(1)
+        generator: draws it, on the device of eps;  model: as in Denoiser.loss;  weighting has no effect
+        """
+        k = self.correlation(t, x0)
+        e = k * eps + (1 - k**2).sqrt() * torch.randn(eps.shape, generator=generator, device=eps.device)
+        hat = (self if model is None else model)(add_noise(x0, t, eps, self.schedule), t, condition)
+        return (k * hat.eps - e).square().flatten(1).mean(1)
