@@ -1,39 +1,49 @@
-"""Is this machine ready? Looks at versions, device, data sets and weights. Changes and downloads nothing."""
+"""diffusion-lessons doctor: is this machine ready? Changes and downloads nothing."""
 
+from __future__ import annotations
+
+import argparse
 import importlib.metadata
 import os
 import platform
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 
-import torch
+from diffusion_lessons import __version__
 
-from diffusion_lessons import __version__, runtime, weights
-from diffusion_lessons.datasets.captions import WORDS
-from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
+SUMMARY = "is this machine ready? versions, device, data sets, weights, and what to do about what is missing"
+DESCRIPTION = "Is this machine ready? Looks and reports; changes nothing and downloads nothing."
+EXAMPLES = """examples:
+  {prog} doctor
+"""
 
 NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "scikit-image", "tqdm")
-SHIPPED = (  # what the lessons cannot do without
-    "critters", "critters_critic", "critters_second", "digits", "digits_judge", "digits_real",
+SHIPPED = (  # what the lessons need
+    "critters", "critters_classifier", "critters_second", "digits", "digits_classifier", "digits_real",
     "gan_healthy", "gan_collapsed", "gan_no_noise",
 )  # fmt: skip
 DATA_SETS = {
     # name: (file in the Keras layout, shape of a picture, torchvision's class and folder, what to do without)
-    "MNIST": ("mnist.npz", (28, 28), "MNIST", "MNIST", "the lessons draw their own digits instead"),
+    "MNIST": ("mnist.npz", (28, 28), "MNIST", "MNIST", "the lessons use synthetic digits instead"),
     "CIFAR-10": ("cifar10.npz", (32, 32, 3), "CIFAR10", "cifar-10-batches-py",
                  "the cells that need it use shipped weights and results"),
 }  # fmt: skip
 
 
-def examine():
-    """Print the findings.  -> 0, or 1 when something is broken or missing that the lessons need"""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """This command has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings.  -> 0, or 1 if something that the lessons need is broken or missing"""
     print(f"Diffusion Lessons {__version__}")
-    advice = look_at_software()
-    look_at_machine()
-    advice += look_at_data()
-    advice += look_at_weights()
-    look_at_words()
+    advice = check_software()
+    print_machine()
+    advice += check_data()
+    advice += check_weights()
+    print_vocab()
     print()
     if not advice:
         print("All is well.")
@@ -42,7 +52,7 @@ def examine():
     return 1 if advice else 0
 
 
-def look_at_software():
+def check_software() -> list[str]:
     """Print the versions.  -> what to do about what is not installed"""
     print(f"  {'Python':<12} {platform.python_version()}  ({sys.executable})")
     missing = []
@@ -56,10 +66,15 @@ def look_at_software():
             else:
                 missing.append(name)
         print(f"  {name:<12} {found}")
-    return [f"{name} is not installed: call pip install -e . in the course's folder" for name in missing]
+    return [f"{name} is not installed: run pip install -e . in the course's folder" for name in missing]
 
 
-def look_at_machine():
+def print_machine() -> None:
+    """Print the system, the device, the cores and the memory."""
+    import torch
+
+    from diffusion_lessons import runtime
+
     print("\nMachine")
     print(f"  {'system':<12} {platform.system()} {platform.release()}, {platform.machine()}")
     print(f"  {'device':<12} {runtime.name(runtime.device())}")
@@ -67,16 +82,19 @@ def look_at_machine():
     print(f"  {'memory':<12} {main_memory()}")
 
 
-def main_memory():
+def main_memory() -> str:
+    """The main memory, in words."""
     try:
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-        return "not known on this system"
+        return "unknown on this system"
     return f"{pages * size / 2**30:.1f} GiB"
 
 
-def look_at_data():
+def check_data() -> list[str]:
     """Print which data sets are there.  -> what to do about broken ones"""
+    from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
+
     folder, advice = data_folder(), []
     named = "" if os.environ.get("DIFFUSION_LESSONS_DATA") else "not "
     print(f"\nData in {folder}  (DIFFUSION_LESSONS_DATA is {named}set)")
@@ -86,12 +104,12 @@ def look_at_data():
             if (folder / file).exists():
                 found = f"there: {read_npz(folder / file, 'test', shape).source}"
             elif (folder / subfolder).exists():
-                import torchvision.datasets as known
+                import torchvision.datasets
 
-                dataset = getattr(known, dataset)
-                found = f"there: {read_torchvision(dataset, folder, subfolder, 'test', shape).source}"
+                kind = getattr(torchvision.datasets, dataset)
+                found = f"there: {read_torchvision(kind, folder, subfolder, 'test', shape).source}"
             else:
-                found = f"not there: {without}.\n{'':15}Its first use downloads it, or put {file} there."
+                found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
         except ValueError as error:
             found = "broken"
             advice.append(str(error))
@@ -99,20 +117,25 @@ def look_at_data():
     return advice
 
 
-def free_space(folder):
+def free_space(folder: Path) -> str:
+    """The free space of the disk that a folder is on, or will be on."""
     while not folder.exists():
         folder = folder.parent
     return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
-def look_at_words():
-    """Print all words that a sentence about critters may have."""
-    print(f"\nWords that critters can be asked for with ({len(WORDS)})")
-    print(textwrap.fill(" ".join(WORDS), 100, initial_indent="  ", subsequent_indent="  "))
+def print_vocab() -> None:
+    """Print all words that a prompt about critters may have."""
+    from diffusion_lessons.datasets.captions import VOCAB
+
+    print(f"\nWords that a prompt about critters may have ({len(VOCAB)})")
+    print(textwrap.fill(" ".join(VOCAB), 100, initial_indent="  ", subsequent_indent="  "))
 
 
-def look_at_weights():
-    """Print which weights are there and whether they are whole.  -> what to do about the others"""
+def check_weights() -> list[str]:
+    """Print which weights are there and whether they are intact.  -> what to do about the others"""
+    from diffusion_lessons import weights
+
     print(f"\nWeights in {weights.FOLDER}")
     advice = []
     for name in sorted({*weights.available(), *SHIPPED}):
@@ -125,6 +148,5 @@ def look_at_weights():
             continue
         numbers = sum(x.numel() for x in tensors.values())
         size = (weights.FOLDER / f"{name}.safetensors").stat().st_size
-        about = card.get("data", "no data named")
-        print(f"  {name:<23} whole: {numbers:,} numbers, {size / 2**20:.1f} MiB; {about}")
+        print(f"  {name:<23} intact: {numbers:,} numbers, {size / 2**20:.1f} MiB; {card.get('data', 'no data named')}")
     return advice

@@ -1,6 +1,6 @@
-"""How networks learn: resumable trainings of a denoiser and of a GAN, and the recipes of the course's own weights."""
+"""Resumable training of denoisers, GANs and classifiers, and the recipes of the shipped weights."""
 
-from diffusion_lessons.training.base import Training, load_checkpoint, run, save_checkpoint
+from diffusion_lessons.training.base import BaseTrainer, load_checkpoint, run, save_checkpoint
 from diffusion_lessons.training.diffusion import Trainer, TrainStep
 
-__all__ = ["Trainer", "TrainStep", "Training", "load_checkpoint", "run", "save_checkpoint"]
+__all__ = ["BaseTrainer", "Trainer", "TrainStep", "load_checkpoint", "run", "save_checkpoint"]
