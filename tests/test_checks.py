@@ -19,6 +19,7 @@ from diffusion_lessons.models.classifiers import Classifier
 from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.samplers import SamplerSettings
 from diffusion_lessons.training import Trainer, recipes
 from diffusion_lessons.training.gan import GanTrainer
 
@@ -35,7 +36,7 @@ def denoiser(in_channels=1, classes=3, **settings):
 
 def train(x, y=None, net=None, **settings):
     """One step of training."""
-    return Trainer(net or denoiser(), x, y, steps=1, batch=4, **settings).one_step()
+    return Trainer(net or denoiser(), x, y, steps=1, batch=4, **settings).train_step()
 
 
 def with_hole(x, value):
@@ -83,7 +84,7 @@ def test_a_colour_network_says_what_it_takes():
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         denoiser()(COLOUR, torch.ones(6).long())
     with pytest.raises(ValueError, match=r"1 channel, not \(4, 3, 8, 8\): colour"):
-        text_to_image.draw(denoiser(), 4, (3, 8, 8), steps=2)
+        text_to_image.sample_images(denoiser(), 4, (3, 8, 8), sampler=SamplerSettings(steps=2))
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         Classifier()(COLOUR)
 
@@ -148,7 +149,7 @@ def test_labels_that_a_network_cannot_use_are_named(name):
         train(X, y)
     if name != "too few":
         with pytest.raises(ValueError, match=words):
-            text_to_image.draw(denoiser(), y, (1, 8, 8), steps=1)
+            text_to_image.sample_images(denoiser(), y, (1, 8, 8), sampler=SamplerSettings(steps=1))
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
@@ -158,7 +159,7 @@ def test_whole_numbers_are_labels(dtype):
 
 
 def test_a_network_that_reads_wants_tokens():
-    reader = denoiser(classes=None, text=dict(vocabulary=9, length=8, width=16, layers=1, heads=2))
+    reader = denoiser(classes=None, text=dict(vocab_size=12, length=8, width=16, layers=1, heads=2))
     with pytest.raises(ValueError, match=r"asked by sentences: give tokens \(N, 8\)"):
         train(X, Y, reader)
     with pytest.raises(ValueError, match=r"tokens must be \(N, 8\)"):
@@ -169,7 +170,7 @@ def test_a_network_that_reads_wants_tokens():
 def test_nothing_can_be_drawn_no_times():
     for none in (0, Y[:0]):
         with pytest.raises(ValueError, match="at least one picture"):
-            text_to_image.draw(denoiser(), none, (1, 8, 8), steps=1)
+            text_to_image.sample_images(denoiser(), none, (1, 8, 8), sampler=SamplerSettings(steps=1))
 
 
 # ---- GANs
@@ -180,14 +181,14 @@ def test_a_gan_is_as_strict():
         return GanTrainer(DigitGenerator(8, 8), DigitDiscriminator(8), x, steps=1, batch=4, **settings)
 
     x = torch.rand(6, 1, 28, 28) * 2 - 1
-    game(x).one_step()
+    game(x).train_step()
     for wrong, words in ((x * 127.5 + 127.5, "bytes as floats"), (x / 2 + 0.5, r"\[0, 1\]\?"),
                          (with_hole(x, math.nan), "NaN"), (x.numpy(), "torch.from_numpy"),
                          (x.expand(6, 3, 28, 28), r"generator makes \(1, 28, 28\), and the pictures are \(3, 28, 28\)"),
                          (x.permute(0, 2, 3, 1), r"the pictures are \(28, 28, 1\)"), (X, r"are \(1, 8, 8\)")):
         with pytest.raises(ValueError, match=words):
             game(wrong)
-    game(x / 2 + 0.5, check_range=False).one_step()
+    game(x / 2 + 0.5, check_range=False).train_step()
     with pytest.raises(ValueError, match=r"generator makes \(2,\), and the pictures are \(3,\)"):
         GanTrainer(PointGenerator(width=8), PointDiscriminator(width=8), torch.zeros(9, 3), steps=1)
 
@@ -210,7 +211,7 @@ def test_looking_at_a_generator_changes_nothing_of_it():
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     dice = torch.get_rng_state()
     trainer = GanTrainer(generator, discriminator, ring(20), steps=1)
-    for part in (trainer.generator, trainer.average):
+    for part in (trainer.generator, trainer.ema):
         assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
     assert torch.equal(torch.get_rng_state(), dice)
     assert generator.training
@@ -282,20 +283,20 @@ def test_names_with_capitals_can_be_asked_for(tmp_path):
     path = saved(tmp_path, labels=names)
     for prompt, label in (("Cat", 0), ("cat", 0), ("  CAT ", 0), ("dog", 1), ("e\u0301mile", 2), ("Top  Hat", 3),
                           ("Frog", 4), ("frog", 5), ("FROG", 4), (7, 7)):
-        assert text_to_image.understand(path, prompt) == label
+        assert text_to_image.encode_prompt(path, prompt) == label
     with pytest.raises(ValueError, match="does not know 'owl'; it knows Cat, DOG, Émile"):
-        text_to_image.understand(path, "owl")
+        text_to_image.encode_prompt(path, "owl")
     assert len(generate("cat", model=path, count=1, steps=1)) == 1
 
 
 def test_names_may_be_numbers(tmp_path):
-    assert text_to_image.understand(saved(tmp_path, labels=list(range(10))), "3") == 3
+    assert text_to_image.encode_prompt(saved(tmp_path, labels=list(range(10))), "3") == 3
 
 
 def test_weights_of_another_kind_are_named():
-    for load, kind in ((weights.load_denoiser, "denoiser"), (weights.load_critic, "critic"),
-                       (weights.load_generator, "generator")):
-        with pytest.raises(ValueError, match=f"'digits_judge' is a classifier, not a {kind}"):
-            load("digits_judge")
+    for load, kind in ((weights.load_model, "denoiser"), (weights.load_model, "classifier"),
+                       (weights.load_model, "generator")):
+        with pytest.raises(ValueError, match=f"'digits_classifier' is a classifier, not a {kind}"):
+            load("digits_classifier")
     with pytest.raises(ValueError, match="'gan_healthy' is a generator, not a classifier"):
-        weights.load_classifier("gan_healthy")
+        weights.load_model("gan_healthy")

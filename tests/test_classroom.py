@@ -45,11 +45,11 @@ from diffusion_lessons.classroom.network import u_shape
 from diffusion_lessons.classroom.style import LINES, Drawing, contrast, legible, png_of
 from diffusion_lessons.classroom.widgets import Picture
 from diffusion_lessons.forward import add_noise, from_x0
-from diffusion_lessons.guidance import Guided
+from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator, globe
 from diffusion_lessons.pipelines import text_to_image
-from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample
+from diffusion_lessons.samplers import SamplingLoop, PerSampleNoise, run, sample
 from diffusion_lessons.training import recipes
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
@@ -349,14 +349,14 @@ def test_a_figure_tells_in_words_what_stands_in_it():
     assert all(word in said for word in ('Who errs "more"', "across: t", "up: error", "eps", "x0"))
     assert "x_t, t = 1, t = 2" in alt(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
     said = alt(heat_table(np.eye(2), ["honest", "blind"], ["loss", "home"], title="Told or not"))
-    assert all(word in said for word in ("across: loss, home", "up: honest, blind", "with the words: "))
+    assert all(word in said for word in ("across: loss, home", "up: honest, blind", "text: "))
 
 
 def test_the_histogram_shows_how_often_a_value_occurs():
     def height(x, value):
         histogram = Histogram()
         column, floor = histogram.canvas.at(value, 0)
-        picture = Image.open(io.BytesIO(histogram.draw(x))).convert("RGB")
+        picture = Image.open(io.BytesIO(histogram.plot(x))).convert("RGB")
         before = histogram.canvas.picture
         changed = [y for y in range(picture.height)
                    if picture.getpixel((column, y)) != before.getpixel((column, y))]
@@ -409,7 +409,7 @@ def test_the_walk_slider_walks_and_says_where():
         start = here.png, atlas.png
     shown = np.asarray(Image.open(io.BytesIO(here.png)).convert("L"))
     with torch.no_grad():
-        wanted = generator(globe(8, torch.tensor([90.0]), torch.tensor([-45.0])))
+        wanted = generator(latent_sphere(8, torch.tensor([90.0]), torch.tensor([-45.0])))
     assert (shown == np.asarray(Image.open(io.BytesIO(picture_bytes(wanted))).convert("L"))).all()
     tilt.value = 90                                             # at the pole every turn is the same place
     pole = here.png
@@ -435,7 +435,7 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     seed, steps = parts(widget, ipywidgets.IntSlider)
     assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
-    x = text_to_image.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
+    x = text_to_image.sample_images(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, sampler=SamplerSettings(steps=2))
     assert image.png == picture_bytes(x)
     seen = {image.png}
     for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),
@@ -443,8 +443,8 @@ def test_the_prompt_lab_draws_what_is_written(reader):
         mover.value = value
         seen.add(image.png)
     assert len(seen) == 7
-    steered = Guided(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
-    x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
+    steered = CFGDenoiser(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
+    x = run(sample(steered, PerSampleNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
     assert image.png == picture_bytes(x)
     drawn, maps = len(passes), set()
     for word in ("a", "red", "cat"):
@@ -473,8 +473,8 @@ def test_the_sampler_bench_draws_what_its_sliders_say(digits):
     (image,), (fresh,) = parts(widget, Picture), parts(widget, ipywidgets.FloatSlider)
     number, seed = parts(widget, ipywidgets.IntSlider)
     number.value, fresh.value, seed.value = 7, 1.0, 5
-    noise = PictureNoise(5, 4)
-    x = finish(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
+    noise = PerSampleNoise(5, 4)
+    x = run(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
     assert image.png == picture_bytes(x, 480)
     words = words_of(widget)
     assert "<b>7</b> steps took" in words
@@ -511,13 +511,13 @@ def test_the_brush_paints_where_and_when_its_sliders_say():
     across, down, size, turn = parts(widget, ipywidgets.IntSlider)
     parts(widget, ipywidgets.Dropdown)[0].value = "black"
     across.value, down.value, size.value, turn.value = 20, 3, 3, 6
-    noise = PictureNoise(0, 1)
+    noise = PerSampleNoise(0, 1)
     x_T, eps = noise((1, 28, 28)), noise((1, 28, 28))
     x_t = list(sample(halves, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
     dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
     x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                      # a dot of 3 is 3 x 3
     assert touched.png == picture_bytes(x_t)
-    assert after.png == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
+    assert after.png == picture_bytes(run(SamplingLoop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
 
 
 def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):

@@ -19,10 +19,10 @@ def how_long(lesson: str) -> str:
     lesson: its number, such as "04".  Raises KeyError when no time is on file.
     """
     known = json.loads(FILE.read_text())
-    return in_words(known["seconds"][lesson] * known["speed"] / speed(), torch.get_num_threads())
+    return to_names(known["seconds"][lesson] * known["speed"] / speed(), torch.get_num_threads())
 
 
-def in_words(seconds: float, threads: int) -> str:
+def to_names(seconds: float, threads: int) -> str:
     """The sentence, rounded up so that it is seldom too short."""
     cores = "one core" if threads == 1 else f"{threads} cores"
     if seconds < 50:

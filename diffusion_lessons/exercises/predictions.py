@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import display
 
-from diffusion_lessons.classroom.widgets import NAMES, close
+from diffusion_lessons.classroom.widgets import LABELLING, close
 from diffusion_lessons.exercises import record
 from diffusion_lessons.exercises.showing import Box
 
@@ -202,7 +202,7 @@ class Form:
         self.line = widgets.HTML()
         self.tell(trouble or comment(question))
         self.control.observe(self.changed, "value")
-        self.box = widgets.VBox([self.control, self.line, widgets.HTML(NAMES)])
+        self.box = widgets.VBox([self.control, self.line, widgets.HTML(LABELLING)])
         self.box.add_class("dl-widget")
 
     def changed(self, change: Any) -> None:

@@ -53,7 +53,7 @@ def test_words_can_be_read(cells, theme):
 def test_controls_and_pictures_have_names(cells):
     told = cells.check_names()
     names = {role: {name for kind, name in told if kind == role} for role in ("slider", "button", "combobox")}
-    assert {"frame", "t", "step", "turn", "eta", "w"} <= names["slider"]
+    assert {"frame", "t", "step", "longitude", "eta", "w"} <= names["slider"]
     assert {"play", "back to the first step", "repeat"} <= names["button"]
     assert {"schedule", "T", "ink", "look for"} <= names["combobox"]
 
