@@ -248,13 +248,13 @@ def test_the_great_circle_keeps_the_length_and_reaches_both_ends(g):
 
 
 def test_the_globe_is_a_sphere():
-    turn, tilt = torch.tensor([0.0, 90, 360, 17, 17, 200]), torch.tensor([0.0, 0, 0, 90, -90, 30])
-    z = latent_sphere(40, turn, tilt, seed=3)
+    longitude, latitude = torch.tensor([0.0, 90, 360, 17, 17, 200]), torch.tensor([0.0, 0, 0, 90, -90, 30])
+    z = latent_sphere(40, longitude, latitude, seed=3)
     torch.testing.assert_close(z.norm(dim=1), torch.full((6,), 40**0.5))
     torch.testing.assert_close(z[0], z[2], rtol=1e-4, atol=1e-4)         # once around
     torch.testing.assert_close(z[3], -z[4], rtol=1e-4, atol=1e-4)        # the poles
     assert abs(torch.cosine_similarity(z[0], z[1], dim=0)) < 1e-5
-    assert not torch.allclose(latent_sphere(40, turn, tilt, seed=4), z, atol=0.1)
+    assert not torch.allclose(latent_sphere(40, longitude, latitude, seed=4), z, atol=0.1)
 
 
 # ---- the same again

@@ -7,12 +7,16 @@ import torch
 
 from diffusion_lessons import weights
 from diffusion_lessons.datasets import captions, critters
+from diffusion_lessons.datasets.captions import parse_caption
 from diffusion_lessons.datasets.critters import ATTRIBUTES
 from diffusion_lessons.evaluation import metrics, prompt_following
 from diffusion_lessons.forward import from_x0
 from diffusion_lessons.models.classifiers import AttributeClassifier
+from diffusion_lessons.samplers import SamplerSettings
 from diffusion_lessons.schedules import cosine
 from diffusion_lessons.training import recipes
+
+QUICK = SamplerSettings(steps=2)
 
 
 class Painter(torch.nn.Module):

@@ -1,6 +1,7 @@
-"""Weights and their cards: nothing is loaded that is not what its card says."""
+"""Weights and their cards: nothing is loaded that does not match its card."""
 
 import json
+import shutil
 from pathlib import Path
 
 import killable_run
@@ -8,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusion_lessons import weights
+from diffusion_lessons import generate, weights
 from diffusion_lessons.denoiser import Denoiser, OneStepDenoiser
 from diffusion_lessons.evaluation import metrics
-from diffusion_lessons.models.classifiers import Classifier
+from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.samplers import SamplerSettings
@@ -51,7 +52,7 @@ def test_float16_halves_the_file_and_loads_as_float32(tmp_path, g):
     assert loaded["n"].item() == 2**40   # whole numbers stay whole
 
 
-def test_a_damaged_file_is_refused_and_left_alone(saved):
+def test_a_damaged_file_is_refused_and_left_unchanged(saved):
     path, _ = saved
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -69,7 +70,7 @@ def test_a_damaged_file_is_refused_and_left_alone(saved):
 def test_another_file_under_the_name_is_refused(saved, tmp_path):
     path, tensors = saved
     save_file({"a": tensors["a"] + 1}, path)
-    with pytest.raises(ValueError, match="not the file its card describes"):
+    with pytest.raises(ValueError, match="does not match its card"):
         weights.load(path)
 
 
@@ -89,7 +90,7 @@ def test_a_missing_or_broken_card_is_refused(saved):
 
 
 def test_unknown_names_list_the_known(tmp_path):
-    for load in (weights.load, weights.load_model, weights.load_model):
+    for load in (weights.load, weights.card, weights.load_model):
         with pytest.raises(ValueError, match="no weights 'digit'") as caught:
             load("digit")
         assert all(name in str(caught.value) for name in weights.available())
@@ -139,9 +140,9 @@ def test_a_loaded_classifier_says_the_same(tmp_path, g):
     classifier, x = Classifier(classes=4, width=16), torch.randn(8, 1, 28, 28, generator=g)
     classifier(3 * x + 1)   # its running means move
     classifier.eval()
-    card = {"network": classifier.config}
-    weights.save(tmp_path / "classifier", classifier.state_dict(), card)
-    again = weights.load_model(tmp_path / "classifier.safetensors")
+    card = {"kind": "classifier", "network": classifier.config}
+    weights.save(tmp_path / "mine", classifier.state_dict(), card)
+    again = weights.load_model(tmp_path / "mine.safetensors")
     assert torch.equal(again(x), classifier(x))
     torch.testing.assert_close(again.head(again.features(x)), again(x))
     torch.testing.assert_close(again(x[:1]), again(x)[:1], rtol=1e-4, atol=1e-5)   # no help from its neighbours
@@ -155,10 +156,56 @@ def test_a_loaded_generator_says_the_same(tmp_path, g):
     again, z = weights.load_model(str(tmp_path / "mine.safetensors")), torch.randn(4, 12, generator=g)
     torch.testing.assert_close(again(z), generator(z))
     assert again.latent == 12
-    with pytest.raises(ValueError, match="not a generator"):
-        weights.load_model("digits_classifier")
     assert not again.training
     assert not any(p.requires_grad for p in again.parameters())
+
+
+KINDS = {"digits": Denoiser, "ablation_the_step_alone": OneStepDenoiser, "digits_classifier": Classifier,
+         "critters_classifier": AttributeClassifier, "critters_second": AttributeClassifier,
+         "gan_healthy": DigitGenerator, "stability_gan": DigitGenerator}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_load_model_builds_the_class_that_the_card_names(name):
+    tensors, card = weights.load(name)
+    model = weights.load_model(name)
+    assert type(model) is KINDS[name]
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    state = model.state_dict()
+    assert state.keys() == tensors.keys()
+    assert all(torch.equal(state[key], tensors[key]) for key in tensors)
+
+
+def test_load_model_refuses_what_is_no_network(tmp_path):
+    with pytest.raises(ValueError, match=r"'digits_real' holds features, not a network: read it with weights\.load"):
+        weights.load_model("digits_real")
+    weights.save(tmp_path / "mine", {"a": torch.zeros(1)}, {"network": {}})
+    with pytest.raises(ValueError, match="has no 'kind'"):
+        weights.load_model(tmp_path / "mine.safetensors")
+    weights.save(tmp_path / "mine", {"a": torch.zeros(1)}, {"kind": "generator"})
+    with pytest.raises(ValueError, match="has no 'network'"):
+        weights.load_model(tmp_path / "mine.safetensors")
+
+
+def test_generate_hashes_the_weights_once(monkeypatch):
+    hashed, sha256 = [], weights.sha256
+    monkeypatch.setattr(weights, "sha256", lambda path: (hashed.append(path.stem), sha256(path))[1])
+    generate("7", steps=1, count=1)
+    assert hashed == ["digits"]
+
+
+def test_a_damaged_file_makes_no_pictures(tmp_path):
+    """The card is read before the weights are verified, but nothing is sampled from weights that are not."""
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(weights.FOLDER / f"digits{suffix}", tmp_path)
+    path = tmp_path / "digits.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert weights.card(path)["labels"][7] == "7"
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        generate("7", model=path, steps=1, count=1)
 
 
 # ---- what ships
@@ -208,8 +255,8 @@ def test_shipped_denoisers_are_ready_and_have_learned(name, g):
         assert all(part.isfinite().all() for part in denoiser(eps, torch.full((4,), at)))
 
 
-def test_the_shipped_digits_are_read_as_they_were_asked_for():
-    """50 pictures in 20 steps, judged by the shipped classifier."""
+def test_the_shipped_digits_are_classified_as_their_labels():
+    """50 pictures in 20 steps, classified by the shipped classifier."""
     y = torch.arange(50) % 10
     x = text_to_image.sample_images(weights.load_model("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], sampler=SamplerSettings(steps=20))
     classifier = weights.load_model("digits_classifier")
