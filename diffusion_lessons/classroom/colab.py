@@ -16,8 +16,8 @@ try:
     import diffusion_lessons
 except ImportError:
     raise SystemExit(
-        "The package of this course is not installed here.\\n"
-        "On your own machine: run `make lab` in the folder of the course.\\n"
+        "This course's package is not installed here.\\n"
+        "On your own machine: run `make lab` in the course's folder.\\n"
         "On Colab: run  %pip install git+https://github.com/OWNER/NAME  in a cell of its own. Fill in OWNER and\\n"
         "NAME from the web address of the repository this notebook comes from; then run this cell again."
     ) from None
@@ -30,7 +30,7 @@ except ImportError:
 
     if "google.colab" not in sys.modules:
         raise SystemExit(
-            "The package of this course is not installed here. Run `make lab` in the folder of the course, or\\n"
+            "This course's package is not installed here. Run `make lab` in the course's folder, or\\n"
             "%pip install ADDRESS"
         ) from None
     %pip install --quiet ADDRESS
