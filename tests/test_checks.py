@@ -11,7 +11,7 @@ from torch import nn
 
 from diffusion_lessons import generate, schedules, weights
 from diffusion_lessons.checks import check_labels, check_pictures
-from diffusion_lessons.cli.doctor import look_at_data
+from diffusion_lessons.cli.doctor import check_data
 from diffusion_lessons.datasets import load_digits, ring
 from diffusion_lessons.datasets.files import problem_with_labels
 from diffusion_lessons.denoiser import Denoiser
@@ -49,10 +49,10 @@ COLOUR = X.expand(6, 3, 8, 8)
 WRONG_PICTURES = {
     "0..255": (X * 127.5 + 127.5, r"float32 from \S+ to 255: bytes as floats\? Call x / 127.5 - 1"),
     "0..1": (X / 2 + 0.5, r"from \S+ to 1: pictures in \[0, 1\]\? Call 2 \* x - 1"),
-    "ImageNet": ((X / 2 + 0.5 - 0.449) / 0.226, "divided by a standard deviation, as for ImageNet"),
+    "ImageNet": ((X / 2 + 0.5 - 0.449) / 0.226, "normalised, as for ImageNet"),
     "much too large": (1000 * X, r"from -1000 to 1000: bring them into \[-1, 1\]"),
-    "NaN": (with_hole(X, math.nan), "1 of 6 pictures hold NaN or infinity"),
-    "infinity": (with_hole(X, -math.inf), "1 of 6 pictures hold NaN or infinity"),
+    "NaN": (with_hole(X, math.nan), "1 of 6 pictures contain NaN or infinity"),
+    "infinity": (with_hole(X, -math.inf), "1 of 6 pictures contain NaN or infinity"),
     "bytes of 0 and 1": (BYTES % 2, "torch.uint8 from 0 to 1: 0 and 1 in bytes"),
     "int64": (BYTES.long(), "uint8 or float in .*not torch.int64"),
     "bool": (BYTES > 100, "uint8 or float in .*not torch.bool"),
@@ -125,10 +125,10 @@ def test_doubles_can_be_trained_on():
 
 
 WRONG_LABELS = {
-    "float": (Y.float(), r"whole numbers \(int64\), not torch.float32: call y.long\(\)"),
+    "float": (Y.float(), r"integers \(int64\), not torch.float32: call y.long\(\)"),
     "uint8": (Y.to(torch.uint8), "not torch.uint8"),
     "bool": (Y > 0, "not torch.bool"),
-    "list": (Y.tolist(), "a torch tensor of whole numbers, not a list: call torch.tensor"),
+    "list": (Y.tolist(), "a torch tensor of integers, not a list: call torch.tensor"),
     "words": (["cat", "dog"] * 3, r"not a list: call torch.tensor\(\[names.index\(word\) for word in y\]\)"),
     "numpy": (Y.numpy(), "not a numpy array of int64: call torch.from_numpy"),
     "numpy words": (np.array(["cat", "dog"] * 3), r"not a numpy array of <U3: call torch.tensor\(\[names.index"),
@@ -158,9 +158,9 @@ def test_whole_numbers_are_labels(dtype):
     assert train(X, Y.to(dtype)).loss == train(X, Y).loss
 
 
-def test_a_network_that_reads_wants_tokens():
+def test_a_network_with_a_text_encoder_wants_tokens():
     reader = denoiser(classes=None, text=dict(vocab_size=12, length=8, width=16, layers=1, heads=2))
-    with pytest.raises(ValueError, match=r"asked by sentences: give tokens \(N, 8\)"):
+    with pytest.raises(ValueError, match=r"conditioned on sentences: give tokens \(N, 8\)"):
         train(X, Y, reader)
     with pytest.raises(ValueError, match=r"tokens must be \(N, 8\)"):
         train(X, Y[:, None], reader)
@@ -238,7 +238,7 @@ def test_an_npz_with_odd_labels_is_named_and_the_doctor_goes_on(tmp_path, monkey
     monkeypatch.setenv("DIFFUSION_LESSONS_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=words):
         load_digits("train")
-    (advice,) = look_at_data()
+    (advice,) = check_data()
     assert str(tmp_path / "mnist.npz") in advice
     assert "MNIST        broken" in capsys.readouterr().out
 
@@ -269,7 +269,7 @@ def saved(folder, without=(), **about):
     return str(folder / "mine.safetensors")
 
 
-@pytest.mark.parametrize("key", ["picture", "w", "network", "schedule", "target"])
+@pytest.mark.parametrize("key", ["picture", "w", "network", "schedule", "prediction_type"])
 def test_a_card_without_what_is_needed_says_what(tmp_path, key):
     path = saved(tmp_path, without=[key])
     with pytest.raises(ValueError, match=f"the card of '.*mine.safetensors' has no '{key}'; it holds kind, "):
