@@ -371,9 +371,10 @@ def test_any_file_that_holds_a_notebook_is_read_and_any_other_is_named(tmp_path)
         assert [a.idle for a in notebook.read(tmp_path / "a.ipynb").attempts["2.1"]] == [False], name
     old = '{"worksheets": [{"cells": []}], "nbformat": 3}'
     many = json.dumps({"cells": [{"cell_type": "code", "source": ""}] * (notebook.MOST_CELLS + 1)})
-    bad = {b"": "empty", b"[]": "no notebook", b'{"cells": 1}': "no notebook", b"\x00\x05\x16\x07": "no notebook",
-           text[:-9].encode(): "line 1", b"<<<<<<< HEAD\n" + text.encode(): "no notebook", old.encode(): "2014",
-           b'{"cells": [{"cell_type": "code", "source": [1]}]}': "no notebook", b"[" * 10**5: "no notebook",
+    bad = {b"": "empty", b"[]": "not a notebook", b'{"cells": 1}': "not a notebook",
+           b"\x00\x05\x16\x07": "not a notebook",
+           text[:-9].encode(): "line 1", b"<<<<<<< HEAD\n" + text.encode(): "not a notebook", old.encode(): "2014",
+           b'{"cells": [{"cell_type": "code", "source": [1]}]}': "not a notebook", b"[" * 10**5: "not a notebook",
            many.encode(): "2,001 cells"}
     for data, words in bad.items():
         (tmp_path / "a.ipynb").write_bytes(data)
@@ -643,10 +644,10 @@ ATTACKS = {
     "4.3": (NEIGHBOUR, "it raised FileNotFoundError"),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    raise ValueError('\\ud800 \\0 =1+1')", "it raised"),
     "4.5": (OUTLIVES, ""),
-    "5.1": (RUBBISH, "no answer of a function"),
+    "5.1": (RUBBISH, "not the result of a function"),
     "5.2": ("def f(q, k, v):\n    return [0.5] * 10 ** 5", "too large"),
     "5.3": ("def f(q, k, v, real):\n    while True:\n        try:\n            pass\n        except BaseException:\n"
-            "            pass", "it was not back after"),
+            "            pass", "it did not return within"),
     "5.4": (PICKLE, "not a Bomb"),
     "6.1": ("def f(denoiser, x_t, t, y, w):\n    n = 9000\n"
             "    return denoiser(torch.ones(1, 1, 1, n), t, torch.ones(n))",
@@ -654,7 +655,7 @@ ATTACKS = {
     "6.2": (RECORD, ""),
     "6.3": ("def f(denoiser, x_t, t, y, negative, w):\n    deep = []\n    for k in range(900):\n"
             "        deep = [deep, deep]\n    return deep", "it raised ValueError: that is too deep"),
-    "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "is gone: does it exit"),
+    "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "has ended: does it exit"),
 }
 
 

@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
 class Raised(Exception):
     """An exception of an attempt that runs in another process: a built-in class it belongs to, its name and message.
 
-    line: (number, text) of the learner's own line that raised it, or None
+    name: "" for what the learner's code did not raise;  line: (number, text) of its own line that did, or None
     """
 
     def __init__(self, kind: type[Exception], name: str, message: str, line: tuple[int, str] | None = None):
@@ -326,7 +326,7 @@ def describe(error: Exception, attempt: Any) -> Verdict:
     where = f"\nin line {error.line[0]} of its cell:  {error.line[1]}" if error.line else ""
     if "ellipsis" in error.message:
         return Verdict("not tried", f"not tried yet: there is still a ... to replace{where}")
-    message = f"it raised {error.name}: {error.message}{where}"
+    message = f"it raised {error.name}: {error.message}{where}" if error.name else error.message
     for kind, pattern, help in HELP:
         if issubclass(error.kind, kind) and re.search(pattern, error.message):
             return Verdict("not yet", f"{message}\n{help}")

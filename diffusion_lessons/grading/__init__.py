@@ -19,7 +19,7 @@ from diffusion_lessons.exercises import EXERCISES, checking
 from diffusion_lessons.exercises.checking import Exercise, Raised, Verdict, check_attempt, describe
 from diffusion_lessons.exercises.limits import TooLong, within
 from diffusion_lessons.grading import notebook, wire
-from diffusion_lessons.grading.sandbox import Sandbox, WorkerDied
+from diffusion_lessons.grading.sandbox import Sandbox
 
 READING = 20.0      # seconds to read a notebook, before anything in it is run
 GRADING = 180.0     # seconds that the code of one notebook may run; honest code takes one or two
@@ -108,8 +108,8 @@ def grade_attempt(exercise: Exercise, attempt: notebook.Attempt, sandbox: Sandbo
         return check_attempt(exercise, Remote(sandbox, found["parameters"]))
     except Raised as error:
         return describe(error, None)
-    except (TooLong, WorkerDied) as error:
-        return Verdict("not yet", str(error) or f"its cells took more than {checking.SECONDS:g} seconds.")
+    except TooLong:
+        return Verdict("not yet", f"its cells took more than {checking.SECONDS:g} seconds.")
     except Exception as error:    # one exercise must not end the grading of the others
         return Verdict("not checked", f"it could not be checked ({type(error).__name__}: {error}).")
 

@@ -24,6 +24,7 @@ import torch
 
 import diffusion_lessons
 from diffusion_lessons.exercises import record
+from diffusion_lessons.exercises.checking import Raised
 from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import wire
 
@@ -76,8 +77,11 @@ GONE = "its process has ended: does it exit, or need very much memory?"
 STRANGE = "what came back was not the result of a function."
 
 
-class WorkerDied(Exception):
+class WorkerDied(Raised):
     """The worker has ended, or what it sent was no valid reply. The message says which."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(RuntimeError, "", message)
 
 
 def text_of(name: str) -> str:
