@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py targets      what the network puts out x which error counts    (claim T3)
     python benchmarks/ablations.py times        trained at t = T alone, or at all t               (D3)
-    python benchmarks/ablations.py time_conditioned       the network is not conditioned on t                         (T2)
+    python benchmarks/ablations.py time_conditioned   the network is not conditioned on t         (T2)
     python benchmarks/ablations.py scale        pictures in [0, 1] or 0..255                      (C2)
     python benchmarks/ablations.py one_step     predicts only the step from t to t - 1            (T5)
     python benchmarks/ablations.py all          about an hour on one core
@@ -51,7 +51,9 @@ def build(setting, seed):
     torch.manual_seed(seed)
     net = UNet(T=setting["T"], time_conditioned=setting["time_conditioned"], **NETWORK)
     schedule = schedules.make_schedule(setting["schedule"], setting["T"])
-    return OneStepDenoiser(net, schedule) if setting["one_step"] else Denoiser(net, schedule, setting["prediction_type"])
+    if setting["one_step"]:
+        return OneStepDenoiser(net, schedule)
+    return Denoiser(net, schedule, setting["prediction_type"])
 
 
 def judged(denoiser, setting, seed=0, count=COUNT):
@@ -71,9 +73,9 @@ def judged(denoiser, setting, seed=0, count=COUNT):
 def one_run(setting, data, seed, budgets):
     """Train once with a constant learning rate and judge the averaged weights at every budget."""
     x = to_float(data.x) if setting["low"] == -1 else data.x.float() / 255 * setting["high"]
-    trainer = training.Trainer(build(setting, seed), x, data.y, steps=budgets[-1], lr=2e-3, ema_decay=0.99, lr_schedule="constant",
-                               weighting=setting["weighting"], t_range=setting["t_range"], seed=seed,
-                               check_range=setting["low"] == -1)    # C2 trains on other ranges on purpose
+    trainer = training.Trainer(build(setting, seed), x, data.y, steps=budgets[-1], lr=2e-3, ema_decay=0.99,
+                               lr_schedule="constant", weighting=setting["weighting"], t_range=setting["t_range"],
+                               seed=seed, check_range=setting["low"] == -1)    # C2 trains on other ranges on purpose
     points = []
     for step in tqdm(trainer, total=budgets[-1], mininterval=30, leave=False):
         if step.step in budgets:

@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from make_weights import judged
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import save_image
 
@@ -26,9 +25,11 @@ from diffusion_lessons.evaluation import metrics
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.samplers import SamplerSettings
-from diffusion_lessons.training.recipes import RECIPES, build, training_set
+from diffusion_lessons.training.figures import digits_figures
+from diffusion_lessons.training.recipes import RECIPES, build, replace, training_set
 
-TOOLS = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
+
 
 def seconds(work, repeats=7):
     """The median time of one call, after a first one that does not count."""
@@ -79,9 +80,13 @@ def parts_of_a_step(trainer):
     net, schedule = trainer.denoiser, trainer.denoiser.schedule
     forward = seconds(lambda: net.loss(x0, t, eps, y))
     both = seconds(lambda: net.loss(x0, t, eps, y).mean().backward())
-    times = {"draw and add noise": seconds(lambda: add_noise(*trainer.sample_batch(trainer.step_generator(0))[:3], schedule)),
+
+    def prepare():
+        return add_noise(*trainer.sample_batch(trainer.step_generator(0))[:3], schedule)
+
+    times = {"draw and add noise": seconds(prepare),
              "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
-             "average": seconds(lambda: trainer.update_average(trainer.ema, net))}
+             "EMA": seconds(lambda: trainer.update_ema(net))}
     return {name: took / sum(times.values()) for name, took in times.items()}
 
 
@@ -111,7 +116,7 @@ def trial(recipe, data, minutes, out):
     average = training.run(trainer)
     took = time.perf_counter() - began
     print(f"{steps} steps in {took:.0f} s, {steps * recipe.batch / took:.0f} pictures/s", flush=True)
-    print(judged(average, recipe, 1000))
+    print(digits_figures(average, recipe.w, 1000))
     if out:
         x = text_to_image.sample_images(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe.w, seed=1,
                                         sampler=metrics.PROTOCOL)
@@ -151,7 +156,7 @@ def beside_busy_processes(count=2, limit=120):
                 environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | variables
                 command = [sys.executable, "-c", "import diffusion_lessons, benchmark; benchmark.rates()"]
                 try:
-                    said = subprocess.run(command, env=environ, cwd=TOOLS, capture_output=True, text=True,
+                    said = subprocess.run(command, env=environ, cwd=HERE, capture_output=True, text=True,
                                           timeout=limit, check=True).stdout.strip()
                 except subprocess.TimeoutExpired:
                     said = f"more than {limit} s"
@@ -166,8 +171,9 @@ def rates():
     recipe = RECIPES["digits"]
     x, y = torch.zeros(64, 1, 28, 28), torch.arange(64) % 10
     trainer = training.Trainer(build(recipe), x, y, steps=10**6, batch=64)
-    sampled = seconds(lambda: text_to_image.sample_images(trainer.ema, y[:16], (1, 28, 28), w=2.0, sampler=SamplerSettings(steps=15)), 3)
-    trained = 64 / seconds(trainer.one_step, 5)
+    sampler = SamplerSettings(steps=15)
+    sampled = seconds(lambda: text_to_image.sample_images(trainer.ema, y[:16], (1, 28, 28), w=2.0, sampler=sampler), 3)
+    trained = 64 / seconds(trainer.train_step, 5)
     print(f"{sampled:.1f} s for 16 guided digits in 15 steps, {trained:.0f} pictures/s trained")
 
 
@@ -183,8 +189,8 @@ def main():
         return sentences()
     if args.busy:
         return beside_busy_processes()
-    recipe = {**RECIPES["digits"], "w": args.w}
-    data = training_set("digits", source="mnist")
+    recipe = replace(RECIPES["digits"], w=args.w)
+    data = training_set(recipe, "mnist")
     if args.trial:
         return trial(recipe, data, args.trial, args.out)
     return speed(recipe, data)

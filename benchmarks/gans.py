@@ -7,6 +7,7 @@
 import argparse
 import json
 import time
+from dataclasses import asdict
 
 import torch
 from tqdm import tqdm
@@ -47,7 +48,7 @@ def digits(names):
         minutes = round((time.time() - began) / 60, 1)
         figures = {"minutes": minutes, **judged(generator, recipe.noise)}
         print(name, figures, flush=True)
-        card = {"kind": "generator", "network": generator.config, "data": "MNIST", "recipe": recipe, "seed": 0,
+        card = {"kind": "generator", "network": generator.config, "data": "MNIST", "recipe": asdict(recipe), "seed": 0,
                 "steps": recipe.steps, "picture": [1, 28, 28], "code_version": __version__,
                 "command": f"python benchmarks/gans.py digits {name}", "figures": figures}
         weights.save(weights.FOLDER / f"gan_{name}", generator.state_dict(), card, torch.float16)
@@ -72,7 +73,8 @@ def ring_runs():
                          "mode_balance": end.mode_balance, "covered_every_100_steps": covered})
             print(f"{name}, seed {seed}: {end.covered} of 8 modes, {end.precision:.1%} of points on them", flush=True)
     curve = {"command": "python benchmarks/gans.py ring", "minutes": round((time.time() - began) / 60, 1),
-             "points": POINTS, "code_version": __version__, "recipes": recipes.POINT_GANS, "runs": runs}
+             "points": POINTS, "code_version": __version__, "runs": runs,
+             "recipes": {name: asdict(recipe) for name, recipe in recipes.POINT_GANS.items()}}
     with atomic_write(weights.FOLDER / "curves" / "gan_ring.json") as scratch:
         scratch.write_text(json.dumps(curve, indent=1) + "\n")
 

@@ -51,7 +51,7 @@ def truth_of_prompt(wanted=10_000, scenes=1_000_000):
     """Who is there when a caption says just what the prompt says, in at least `wanted` captions."""
     counted = collections.Counter()
     for seed in itertools.count():
-        found, shares = prompt_following.subject_shares(parse_caption(PROMPT), scenes, seed)
+        found, shares = prompt_following.subject_shares(captions.parse_caption(PROMPT), scenes, seed)
         counted.update({name: round(share * found) for name, share in shares.items()})
         if (total := counted.total()) >= wanted:
             shares = {name: counted[name] / total for name in ("muppet", "nobody")}

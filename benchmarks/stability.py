@@ -8,8 +8,8 @@ Equal tuning: for each method the same four learning rates are tried, with seeds
 ring, one on digits), and the best becomes "x 1". Then that rate, a third and three times of it, five seeds each;
 nothing else is changed. The rates are constant (diffusion's after a short warm-up); the GAN's is that of G, and D's
 keeps its ratio to it. Each keeps what belongs to its recipe: the GAN its penalty, diffusion its clipped gradients.
-Quality: on the ring the share that data and samples have in common (`metrics.modes(...).mode_balance`); on digits the Frechet
-distance of 1,000 samples that nothing was asked for.
+Quality: on the ring the share that data and samples have in common (`metrics.modes(...).mode_balance`); on digits the
+Frechet distance of 1,000 unconditional samples.
 
 Writes pretrained/curves/stability_DATA.json. Of digits, the two networks with seed 0 and rate x 1 are kept as
 pretrained/stability_gan and stability_diffusion, so that lesson 04 can draw and judge their samples again.

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from diffusion_lessons.datasets import synthetic_digits, load_digits, to_float
+from diffusion_lessons.datasets import load_digits, synthetic_digits, to_float
 
 
 def small_reader():

@@ -30,6 +30,10 @@ def points(seed=0, steps=6, **settings):
                       seed=seed, **settings)
 
 
+def batch_of(trainer, k):
+    return trainer.sample_batch(trainer.step_generator(k))
+
+
 def weights_of(network):
     return {name: w.detach().clone() for name, w in network.named_parameters()}
 
@@ -62,7 +66,7 @@ def test_the_generators_loss_pulls_hardest_where_it_fails():
 @pytest.mark.parametrize("r1", [0.0, 1.0])
 def test_each_loss_moves_its_own_network_and_leaves_the_other_alone(r1):
     trainer = points(r1=r1)
-    real, z_d, z_g = trainer.sample_batch(trainer.step_generator(0))
+    real, z_d, z_g = batch_of(trainer, 0)
     g_before, d_before = weights_of(trainer.generator), weights_of(trainer.discriminator)
 
     trainer.discriminator_step(real, z_d)
@@ -83,7 +87,7 @@ def test_each_loss_moves_its_own_network_and_leaves_the_other_alone(r1):
 def test_each_network_goes_down_the_slope_of_its_own_loss():
     """A small step makes each loss smaller, asked again about the same examples."""
     trainer = points(lr_g=1e-4, lr_d=1e-4)
-    real, z_d, z_g = trainer.sample_batch(trainer.step_generator(0))
+    real, z_d, z_g = batch_of(trainer, 0)
     G, D = trainer.generator, trainer.discriminator
 
     def losses():
@@ -115,7 +119,7 @@ def test_the_discriminator_learns_the_log_of_the_ratio():
     """The best D says log p_data(x) - log p_G(x)  (Goodfellow et al. 2014, prop. 1); for two Gaussians a line."""
     torch.manual_seed(0)
     shift = torch.tensor([1.0, -0.5])
-    trainer = GanTrainer(Shift(shift.tolist()), PointDiscriminator(width=64, minibatch_std=False), torch.randn(50_000, 2),
+    trainer = GanTrainer(Shift(shift.tolist()), PointDiscriminator(64, minibatch_std=False), torch.randn(50_000, 2),
                          steps=1500, batch=512, lr_g=0.0, lr_d=1e-3)
     run(trainer)
     x = torch.randn(2000, 2)
@@ -149,7 +153,7 @@ def test_the_penalty_is_the_squared_slope_at_the_real_examples():
         torch.manual_seed(1)
         trainer = GanTrainer(PointGenerator(width=8), Line(), ring(100), steps=1, batch=16, r1=r1)
         w = trainer.discriminator.w.weight.detach().clone()
-        real, z, _ = trainer.sample_batch(trainer.step_generator(0))
+        real, z, _ = batch_of(trainer, 0)
         trainer.discriminator_step(real, z)
         grads[r1] = trainer.discriminator.w.weight.grad.clone()
     torch.testing.assert_close(grads[0.7] - grads[0.0], 0.7 * w)
@@ -158,9 +162,9 @@ def test_the_penalty_is_the_squared_slope_at_the_real_examples():
 # ---- what is drawn and reported
 
 
-def test_draws_are_fresh_standard_noise_and_examples_of_the_data():
+def test_batches_are_fresh_standard_noise_and_examples_of_the_data():
     trainer = points(steps=100)
-    drawn = [trainer.sample_batch(trainer.step_generator(k)) for k in range(100)]
+    drawn = [batch_of(trainer, k) for k in range(100)]
     z = torch.cat([torch.cat(d[1:]) for d in drawn]).double()
     assert abs(z.mean()) < 4.5 / z.numel() ** 0.5
     assert abs(z.var() - 1) < 4.5 * (2 / z.numel()) ** 0.5
@@ -168,14 +172,14 @@ def test_draws_are_fresh_standard_noise_and_examples_of_the_data():
     real = torch.cat([d[0] for d in drawn])
     assert {tuple(row) for row in real.tolist()} <= {tuple(row) for row in trainer.x.tolist()}
     assert len(real.unique(dim=0)) > 190                        # of 200
-    assert not points(noise=0.0).draw(3)[1].any()
-    assert points(noise=0.5).draw(3)[1].std() == pytest.approx(0.5, rel=0.1)
+    assert not batch_of(points(noise=0.0), 3)[1].any()
+    assert batch_of(points(noise=0.5), 3)[1].std() == pytest.approx(0.5, rel=0.1)
 
 
 def test_bytes_become_numbers_around_zero():
     x = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
     trainer = GanTrainer(DigitGenerator(8, 8), DigitDiscriminator(8), x, steps=1, batch=8)
-    real = trainer.sample_batch(trainer.step_generator(0))[0]
+    real = batch_of(trainer, 0)[0]
     assert real.min() >= -1
     assert real.max() <= 1
     assert real.min() < -0.98
@@ -266,7 +270,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
         run(t)
     assert same(everything(one.state_dict()), everything(two.state_dict()))
     assert not same(weights_of(one.generator), weights_of(other.generator))
-    assert not torch.equal(one.draw(0)[1], other.draw(0)[1])            # not the first weights alone
+    assert not torch.equal(batch_of(one, 0)[1], batch_of(other, 0)[1])            # not the first weights alone
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
@@ -285,15 +289,15 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
         load_checkpoint(tmp_path / "half.pt", points(lr_g=0.5))
 
 
-def test_the_average_follows_the_generator():
+def test_the_ema_follows_the_generator():
     trainer = points(ema_decay=0.2)                   # low enough that both branches of min() come up
-    average = {name: w.double() for name, w in weights_of(trainer.ema).items()}
+    ema = {name: w.double() for name, w in weights_of(trainer.ema).items()}
     for step in trainer:
         d = min(0.2, (1 + step.step) / (10 + step.step))
         for name, w in weights_of(trainer.generator).items():
-            average[name] = d * average[name] + (1 - d) * w.double()
+            ema[name] = d * ema[name] + (1 - d) * w.double()
     for name, w in weights_of(trainer.ema).items():
-        torch.testing.assert_close(w.double(), average[name], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(w.double(), ema[name], rtol=1e-5, atol=1e-7)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights():
@@ -331,6 +335,21 @@ def test_the_generators_turn_is_watched_as_well():
     assert same(before, weights_of(trainer.generator))
 
 
+def test_a_run_whose_losses_are_read_late_is_the_same_and_stops_before_it_is_saved(tmp_path):
+    late, early = points(steps=12), points(steps=12)
+    late.read_every = 8    # as on a GPU, where each reading waits
+    assert [(s.loss_d, s.loss_g, s.real_accuracy, s.fake_accuracy) for s in late] == [
+        (s.loss_d, s.loss_g, s.real_accuracy, s.fake_accuracy) for s in early]
+    assert same(everything(late.state_dict()), everything(early.state_dict()))
+    broken = points(steps=50)
+    broken.read_every, broken.x[:] = 8, torch.nan
+    with pytest.raises(FloatingPointError, match=r"step 1 is nan.*was left out"):
+        run(broken, tmp_path / "run.pt", every=2)
+    assert broken.step < 8
+    assert all(w.isfinite().all() for w in [*broken.generator.parameters(), *broken.discriminator.parameters()])
+    assert not (tmp_path / "run.pt").exists()
+
+
 def test_bad_input_is_refused_in_words():
     G, D = PointGenerator(width=8), PointDiscriminator(width=8)
     with pytest.raises(ValueError, match="no pictures"):
@@ -357,7 +376,8 @@ def settled(name, seed=0):
     for step in trainer:
         if step.step > 1500 and step.step % 50 == 0:
             looks.append(metrics.modes(trainer.ema(z).cpu(), *RING))
-    return [sum(getattr(look, figure) for look in looks) / len(looks) for figure in ("covered", "precision", "mode_balance")]
+    figures = "covered", "precision", "mode_balance"
+    return [sum(getattr(look, figure) for look in looks) / len(looks) for figure in figures]
 
 
 @pytest.mark.long    # lesson 01 holds it, too
