@@ -1,7 +1,7 @@
 """Training a denoiser, as an iterator; whatever watches it (a bar, a plot, a checkpoint) stays outside."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ class Trainer(BaseTrainer):
             return x0, t, eps, None
         dropped = torch.rand(self.batch, generator=generator, device=self.device) < self.cond_drop_prob
         dropped = dropped.reshape(-1, *[1] * (self.y.ndim - 1))
-        return x0, t, eps, torch.where(dropped, self.denoiser.net.null_y, self.y[chosen])
+        return x0, t, eps, torch.where(dropped, cast(Tensor, self.denoiser.net.null_y), self.y[chosen])
 
     def hparams(self) -> dict[str, Any]:
         """The hyperparameters that a checkpoint must match."""
