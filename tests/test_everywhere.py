@@ -79,7 +79,8 @@ def test_a_row_replaces_the_one_before_and_leaves_the_others(tmp_path):
         everywhere.write_row(row, page)
     lines = page.read_text().splitlines()
     assert [line for line in lines if line.startswith("| avx2")] == [
-        "| avx2-1 | A |  |  |  | 0 |  |  |  |", "| avx2-2 | A |  |  |  |  |  |  |  |", "| avx2-1 | B |  |  |  | 7 |  |  |  |"]
+        "| avx2-1 | A |  |  |  | 0 |  |  |  |", "| avx2-2 | A |  |  |  |  |  |  |  |",
+        "| avx2-1 | B |  |  |  | 7 |  |  |  |"]
     assert lines[0] == "# Head"
     assert lines[-1] == "Tail"
     assert sum(line.startswith("| setting") for line in lines) == 1
