@@ -1,4 +1,4 @@
-"""The course's what-ifs: small networks that differ in one thing, several seeds each, judged by one protocol.
+"""The course's what-ifs: small networks that differ in one thing, several seeds each, measured by one protocol.
 
     python benchmarks/ablations.py targets      what the network puts out x which error counts    (claim T3)
     python benchmarks/ablations.py times        trained at t = T alone, or at all t               (D3)
@@ -56,7 +56,7 @@ def build(setting, seed):
     return Denoiser(net, schedule, setting["prediction_type"])
 
 
-def judged(denoiser, setting, seed=0, count=COUNT):
+def measured(denoiser, setting, seed=0, count=COUNT):
     """The figures of samples; and for comparison those of the one-shot guess from pure noise."""
     classifier, real = weights.load_model("digits_classifier"), weights.load("digits_real")[0]["test"]
     y = torch.arange(count) % 10
@@ -71,7 +71,7 @@ def judged(denoiser, setting, seed=0, count=COUNT):
 
 
 def one_run(setting, data, seed, budgets):
-    """Train once with a constant learning rate and judge the averaged weights at every budget."""
+    """Train once with a constant learning rate and measure the averaged weights at every budget."""
     x = to_float(data.x) if setting["low"] == -1 else data.x.float() / 255 * setting["high"]
     trainer = training.Trainer(build(setting, seed), x, data.y, steps=budgets[-1], lr=2e-3, ema_decay=0.99,
                                lr_schedule="constant", weighting=setting["weighting"], t_range=setting["t_range"],
@@ -79,7 +79,7 @@ def one_run(setting, data, seed, budgets):
     points = []
     for step in tqdm(trainer, total=budgets[-1], mininterval=30, leave=False):
         if step.step in budgets:
-            points.append({"steps": step.step, **judged(trainer.ema, setting)})
+            points.append({"steps": step.step, **measured(trainer.ema, setting)})
     return trainer.ema, points
 
 

@@ -1,7 +1,7 @@
 """How fast is this machine, and how good is what it trains? Ratios within one run; nothing here is asserted by a test.
 
     python benchmarks/benchmark.py                     speed of the digits network: 2 minutes
-    python benchmarks/benchmark.py --trial 3           train from nothing for 3 minutes, judge 1,000 samples, draw 100
+    python benchmarks/benchmark.py --trial 3           train from scratch for 3 minutes, measure 1,000 samples, show 100
     python benchmarks/benchmark.py --trial 10 --out page.png
     python benchmarks/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
     python benchmarks/benchmark.py --busy              alone and beside two busy processes, by how threads wait: minutes
@@ -51,7 +51,7 @@ def matrix_product(size=2048):
 
 
 def training_step(recipe, data, **change):
-    """Pictures a second and GFLOP/s of whole training steps: drawing, forward, backward, AdamW, averaging."""
+    """Pictures a second and GFLOP/s of whole training steps: batch, forward, backward, AdamW, EMA."""
     denoiser = build(recipe)
     if change.get("channels_last"):
         denoiser = denoiser.to(memory_format=torch.channels_last)
@@ -84,7 +84,7 @@ def parts_of_a_step(trainer):
     def prepare():
         return add_noise(*trainer.sample_batch(trainer.step_generator(0))[:3], schedule)
 
-    times = {"draw and add noise": seconds(prepare),
+    times = {"batch and noise": seconds(prepare),
              "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
              "EMA": seconds(lambda: trainer.update_ema(net))}
     return {name: took / sum(times.values()) for name, took in times.items()}
@@ -125,7 +125,7 @@ def trial(recipe, data, minutes, out):
 
 
 def sentences():
-    """How long a learner waits for a sentence to become a picture, and how fast scenes are drawn."""
+    """How long a learner waits for a picture of a prompt, and how fast scenes are rendered."""
     start = "from diffusion_lessons import generate, weights; "
     for what, code in {"import and load": start + "weights.load_model('critters')",
                        "import, load, one picture": start + "generate('a green frog', count=1)"}.items():
@@ -180,7 +180,7 @@ def rates():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=float, metavar="MINUTES")
-    parser.add_argument("--out", help="where to draw 100 samples")
+    parser.add_argument("--out", help="where to save 100 samples")
     parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
     parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
     parser.add_argument("--busy", action="store_true", help="measure beside busy processes, nothing else")

@@ -29,8 +29,8 @@ def pictures(generator, count, noise=1.0, seed=0, batch=500):
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
 
 
-def judged(generator, noise, count=10_000):
-    """The figures of pictures that nothing was asked for."""
+def measured(generator, noise, count=10_000):
+    """The figures of unconditional pictures."""
     x = pictures(generator, count, noise)
     figures = metrics.report(weights.load_model("digits_classifier"), x, None, weights.load("digits_real")[0]["test"])
     return {**figures, "mean_pairwise_distance_of_256": metrics.mean_pairwise_distance(x[:256])}
@@ -46,7 +46,7 @@ def digits(names):
         generator = training.run(trainer, callback=lambda step, bar=bar: bar.update(1))
         bar.close()
         minutes = round((time.time() - began) / 60, 1)
-        figures = {"minutes": minutes, **judged(generator, recipe.noise)}
+        figures = {"minutes": minutes, **measured(generator, recipe.noise)}
         print(name, figures, flush=True)
         card = {"kind": "generator", "network": generator.config, "data": "MNIST", "recipe": asdict(recipe), "seed": 0,
                 "steps": recipe.steps, "picture": [1, 28, 28], "code_version": __version__,

@@ -64,9 +64,9 @@ def truth_of_all_four():
     said, right = collections.Counter(), collections.Counter()
     for caption, row in zip(captions.sample_captions(scenes, recipes.SCENES_SEED), scenes.attributes().tolist()):
         if len(caption.mentions) == len(ATTRIBUTES):
-            told = tuple(ATTRIBUTES[name].index(word) for name, word in caption.mentions.items())
-            said[told] += 1
-            right[told] += told == tuple(row)
+            key = tuple(ATTRIBUTES[name].index(word) for name, word in caption.mentions.items())
+            said[key] += 1
+            right[key] += key == tuple(row)
     combinations = list(map(tuple, prompt_following.combinations().tolist()))
     share = sum(right[row] / said[row] for row in combinations) / len(combinations)
     return {"captions": said.total(), "all_right": share}

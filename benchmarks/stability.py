@@ -12,7 +12,7 @@ Quality: on the ring the share that data and samples have in common (`metrics.mo
 Frechet distance of 1,000 unconditional samples.
 
 Writes pretrained/curves/stability_DATA.json. Of digits, the two networks with seed 0 and rate x 1 are kept as
-pretrained/stability_gan and stability_diffusion, so that lesson 04 can draw and judge their samples again.
+pretrained/stability_gan and stability_diffusion, so that lesson 04 can sample from them and measure again.
 """
 
 import argparse
@@ -59,7 +59,7 @@ TRAINERS = {"gan": gan_trainer, "diffusion": diffusion_trainer}
 
 @torch.no_grad()
 def samples(method, name, average, count):
-    """What a trained generator or denoiser makes when nothing is asked of it, the same for the same count."""
+    """Unconditional samples of a trained generator or denoiser, the same for the same count."""
     if method == "gan":
         return average(torch.randn(count, average.latent, generator=torch.Generator().manual_seed(0)))
     if name == "digits":

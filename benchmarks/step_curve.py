@@ -31,7 +31,7 @@ def figures(x, y, classifier, real):
 
 
 def one_point(denoiser, classifier, real, count, steps, method):
-    """Draw `count` digits with so many steps, and judge them."""
+    """Sample `count` digits with so many steps, and measure them."""
     y, began = torch.arange(count) % 10, time.process_time()
     x = text_to_image.sample_images(denoiser, y, (1, 28, 28), sampler=SamplerSettings(method, steps), batch=100)
     point = {"seconds": (time.process_time() - began) / count}

@@ -226,7 +226,7 @@ def test_a_sentence_makes_images(desk, small_reader):
     assert np.abs(plain - none).max() > 2
     assert np.abs(strong - plain).max() > 2
     empty = np.asarray(generate("", count=1, guidance=5, **how)[0]).astype(int)
-    assert np.abs(empty - none).max() <= 1                # nothing asked, nothing to insist on
+    assert np.abs(empty - none).max() <= 1                # without a prompt guidance changes nothing
 
 
 def as_seen(images):
@@ -248,7 +248,7 @@ def test_images_show_themselves_as_a_grid(desk, small_reader):
 
 
 class Bar:
-    """tqdm's bar, which notes what it was told."""
+    """tqdm's bar, which records what it is told."""
 
     made = []
 
@@ -348,8 +348,8 @@ def test_captions_says_how_far_they_are_true(capsys):
     assert main(["captions", "muppets cooking in the kitchen", "--count", "8000"]) == 0
     said = capsys.readouterr().out
     assert "subject  mentioned in" in said
-    told = float(re.search(r"\n  muppet   muppet ([\d.]+)%", said)[1])
-    assert 75 < told < 90                          # P(muppet | a caption that names one)
+    share = float(re.search(r"\n  muppet   muppet ([\d.]+)%", said)[1])
+    assert 75 < share < 90                          # P(muppet | a caption that names one)
     assert "Captions that say just muppet, cooking, kitchen" in said
     assert "place    kitchen 100.0%" in said
     assert main(["captions", "a dragon", "--count", "10"]) == 1
@@ -594,8 +594,8 @@ def test_the_shipped_model_draws_what_is_asked(desk):
     assert metrics.accuracy(weights.load_model("digits_classifier"), x, y) >= 0.9
 
 
-def test_pictures_are_sampled_by_the_protocol_unless_told_otherwise():
-    plain, told = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
+def test_pictures_are_sampled_by_the_protocol_unless_options_say_otherwise():
+    plain, changed = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
     for protocol in (metrics.PROTOCOL, prompt_following.PROTOCOL, SamplerSettings()):
         assert options.sampler(plain, protocol) == protocol
-        assert options.sampler(told, protocol) == replace(protocol, steps=7, eta=1)
+        assert options.sampler(changed, protocol) == replace(protocol, steps=7, eta=1)

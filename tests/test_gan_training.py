@@ -85,7 +85,7 @@ def test_each_loss_moves_its_own_network_and_leaves_the_other_alone(r1):
 
 
 def test_each_network_goes_down_the_slope_of_its_own_loss():
-    """A small step makes each loss smaller, asked again about the same examples."""
+    """A small step makes each loss smaller on the same examples."""
     trainer = points(lr_g=1e-4, lr_d=1e-4)
     real, z_d, z_g = batch_of(trainer, 0)
     G, D = trainer.generator, trainer.discriminator
@@ -382,7 +382,7 @@ def settled(name, seed=0):
 
 @pytest.mark.long    # lesson 01 holds it, too
 def test_the_recipes_are_as_healthy_and_as_ill_as_the_lesson_says():
-    """Not at one step: G stumbles now and then, and when it does hangs on rounding.
+    """Not at one step: G stumbles now and then, and when it does depends on rounding.
 
     Healthy: 8 modes and 83% to 85% of the points on them, in five seeds and with two kinds of kernels.
     """

@@ -23,7 +23,7 @@ SCALES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
 def results(denoiser, card, tokenizer):
-    """The loop at work; many pictures that were asked for by sentences, and by digits."""
+    """The loop at work; many pictures generated from sentences, and from digits."""
     guided = CFGDenoiser(denoiser, tokenizer(PROMPT), card["w"])
     steps = list(samplers.sample(guided, PerSampleNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
     rows = prompt_following.sample_rows(prompt_following.combinations(), 40, seed=0)
@@ -51,8 +51,8 @@ def results(denoiser, card, tokenizer):
 def lessons(denoiser, tokenizer):
     """A strip of pictures from each lesson."""
     def drawn(prompts, w, noise):
-        asked = CFGDenoiser(denoiser, tokenizer(prompts), w)
-        return samplers.run(samplers.sample(asked, noise, denoiser.schedule, clip=True))
+        guided = CFGDenoiser(denoiser, tokenizer(prompts), w)
+        return samplers.run(samplers.sample(guided, noise, denoiser.schedule, clip=True))
 
     z = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -69,8 +69,8 @@ def lessons(denoiser, tokenizer):
     at = (datasets.rabbit_outline(4000) * 5 + 14).long()
     outline[:, 0, 27 - at[:, 1], at[:, 0]] = 1.0
     labels = torch.arange(1, 10)
-    x = samplers.run(samplers.sample(CFGDenoiser(digits, labels), PerSampleNoise(0, 9)((1, 28, 28)), digits.schedule, 20,
-                                        clip=True))
+    guided, x_T = CFGDenoiser(digits, labels), PerSampleNoise(0, 9)((1, 28, 28))
+    x = samplers.run(samplers.sample(guided, x_T, digits.schedule, 20, clip=True))
     t = torch.full((9,), 700)
     x_t = forward.add_noise(x, t, PerSampleNoise(1, 9)((1, 28, 28)), digits.schedule)
     with torch.no_grad():
