@@ -52,9 +52,12 @@ function name(box) {
         number.setAttribute('role', 'textbox');
         number.setAttribute('aria-label', words);
     });
-    box.querySelectorAll('.widget-radio').forEach(function (group) {
-        group.setAttribute('role', 'radiogroup');
+    box.querySelectorAll('.widget-toggle-buttons').forEach(function (group) {
+        group.setAttribute('role', 'group');
         group.setAttribute('aria-label', group.querySelector('.widget-label').textContent);
+        group.querySelectorAll('button').forEach(function (button) {
+            button.setAttribute('aria-pressed', button.matches('.mod-active'));
+        });
     });
     box.querySelectorAll('.widget-play button').forEach(function (button) {
         var sign = button.querySelector('i').classList;

@@ -377,7 +377,7 @@ def leaves(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+        value = [getattr(value, f.name) for f in dataclasses.fields(value) if f.init]    # not what it has cached
     if isinstance(value, dict):
         value = list(value.values())
     return [a for item in value for a in leaves(item)] if isinstance(value, (list, tuple)) else []

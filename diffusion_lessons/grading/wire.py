@@ -8,6 +8,7 @@ This file imports nothing from the package, because the worker, which cannot see
 
 import collections
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -96,11 +97,12 @@ class Encoder:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """Fields and properties of a dataclass; other objects send no attributes."""
+    """Fields and properties of a dataclass, without private ones; other objects send no attributes."""
     if not dataclasses.is_dataclass(value):
         return {}
-    names = [field.name for field in dataclasses.fields(value)]
-    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, property)]
+    names = [field.name for field in dataclasses.fields(value) if field.name[0] != "_"]
+    kinds = (property, functools.cached_property)
+    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, kinds)]
     return {name: getattr(value, name) for name in names}
 
 
