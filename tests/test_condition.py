@@ -26,7 +26,8 @@ def parts(c):
 
 
 def same(a, b):
-    return parts(a).keys() == parts(b).keys() and all(torch.equal(parts(a)[n], parts(b)[n]) for n in parts(a))
+    return parts(a).keys() == parts(b).keys() and all(
+        p.dtype == parts(b)[n].dtype and torch.equal(p, parts(b)[n]) for n, p in parts(a).items())
 
 
 CONDITIONS = st.builds(condition, st.integers(0, 10**6), st.integers(1, 5),
