@@ -14,7 +14,7 @@ from skimage import data
 
 from diffusion_lessons import schedules, weights
 from diffusion_lessons.datasets import to_float
-from diffusion_lessons.forward import Prediction, from_x0, alpha_sigma
+from diffusion_lessons.forward import Prediction, alpha_sigma, from_x0
 from diffusion_lessons.pipelines import photo
 
 COSINE = schedules.cosine(1000)
