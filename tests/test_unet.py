@@ -380,7 +380,7 @@ def train_wrapped(wrap, kind, x):
 
 @pytest.mark.parametrize("how, kind", [
     ("wrapper", Denoiser), ("wrapper", OneStepDenoiser), ("ddp", Denoiser), ("ddp", OneStepDenoiser),
-    pytest.param("compile", Denoiser, marks=pytest.mark.slow),
+    pytest.param("compile", Denoiser, marks=pytest.mark.long),
 ])  # fmt: skip
 def test_a_wrapped_denoiser_trains_as_the_plain_one_through_its_forward(how, kind, x, process_group):
     """With text and with labels, whose embeddings get their gradients through the wrapper as well."""
