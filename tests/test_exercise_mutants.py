@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from diffusion_lessons.exercises import EXERCISES, checking
-from diffusion_lessons.exercises.checking import copies, check_attempt, leaves
+from diffusion_lessons.exercises.checking import check_attempt, copies, leaves
 from diffusion_lessons.schedules import Schedule, make_schedule
 
 ALL = list(EXERCISES.values())

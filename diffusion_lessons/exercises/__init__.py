@@ -52,7 +52,7 @@ def progress() -> None:
 
 
 def notebook_of(id: str) -> str:
-    """The number of the notebook that an exercise is in: its lesson's, such as "02"; lesson 04 has a second one, "04b"."""
+    """The number of the notebook that an exercise is in: "02" for "2.1"; lesson 04 has a second notebook, "04b"."""
     return "04b" if id in ("4.4", "4.5") else f"0{id.split('.')[0]}"
 
 

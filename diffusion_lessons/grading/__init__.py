@@ -144,7 +144,7 @@ def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterato
 
 
 def exercises_of(found: notebook.Notebook, path: Path) -> list[str]:
-    """The exercises of the course's notebooks whose checks this one has; if it has none, of the one it is named after."""
+    """The exercises of the course's notebooks whose checks this one has; if none, of the one it is named after."""
     notebooks = {notebook_of(id) for id in [*found.attempts, *found.unused] if id in EXERCISES}
     notebooks = notebooks or set(re.findall(r"^(0\d[a-z]?)_", path.name))
     return [id for id in EXERCISES if notebook_of(id) in notebooks]
