@@ -15,8 +15,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not re.fullmatch(r"(l
 
 
 def mypy(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "mypy", "--no-color-output", "--cache-dir", str(ROOT / "build" / "mypy"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mypy", "--no-color-output", "--cache-dir", str(ROOT / "build" / "mypy")]
+    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def without_hints(source: str) -> list[str]:
