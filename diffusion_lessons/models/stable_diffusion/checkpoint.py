@@ -40,7 +40,7 @@ def weights_file(folder) -> Path:
         return found[0]
     pickles = [path.name for path in Path(folder).glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt")]
     if pickles:
-        raise ValueError(f"{folder} has its weights only as a pickle ({', '.join(pickles)}). Opening a pickle can run any "
+        raise ValueError(f"{folder} has its weights only as pickles ({', '.join(pickles)}). Opening one can run any "
                          "code hidden in it, so this is refused: get the .safetensors file of the same weights")
     raise FileNotFoundError(f"{folder} has no .safetensors file")
 
