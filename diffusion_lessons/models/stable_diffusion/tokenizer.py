@@ -128,10 +128,14 @@ class Tokenizer:
         return row + [self.vocab[self.pad]] * (self.length - len(row))
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of words, each as it stands in the vocabulary: 'stilts' -> ['stil', 'ts</w>'], say."""
+        """The pieces of words, each as it stands in the vocabulary: 'stilts' -> ['stil', 'ts</w>'], say.
+
+        BOS, EOS and the padding are taken as they are wherever a text has them, so in 2.x a "!" too is padding.
+        """
+        special = dict.fromkeys((BOS, EOS, self.pad))
         found = []
-        for part in re.split(f"({re.escape(BOS)}|{re.escape(EOS)})", text):
-            found += [part] if part in (BOS, EOS) else [s for p in pieces(normalize(part)) for s in self.bpe(p)]
+        for part in re.split("(" + "|".join(map(re.escape, special)) + ")", text):
+            found += [part] if part in special else [s for p in pieces(normalize(part)) for s in self.bpe(p)]
         return found
 
     def bpe(self, piece: str) -> tuple[str, ...]:
@@ -155,7 +159,7 @@ class Tokenizer:
             tokens.pop()
         signs = "".join(token for token in tokens if token not in (BOS, EOS)).replace(END_OF_WORD, " ")
         number = {sign: byte for byte, sign in enumerate(SIGNS)} | {" ": ord(" ")}
-        return bytes(number[sign] for sign in signs).decode("utf-8", errors="replace").strip()
+        return bytes(number[sign] for sign in signs).decode("utf-8", errors="replace").strip(" ")
 
     @cached_property
     def id_to_token(self) -> dict[int, str]:

@@ -1,0 +1,1 @@
+"""What takes a prompt and gives pictures: models, schedules and samplers put together."""
