@@ -82,7 +82,7 @@ solutions: $(VENV)/.installed-test
 	"$(PY)" tools/solutions.py $(ARGS)
 
 bench: $(VENV)/.installed-test
-	"$(PY)" tools/benchmark.py $(ARGS)
+	"$(PY)" benchmarks/benchmark.py $(ARGS)
 
 # Only a REPO of the command line counts; an empty one takes the links out again.
 links:

@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 # While they wait for each other, OpenMP's threads burn a core each, for so long that beside other busy programs torch
 # becomes many times slower. So they are told to wait actively for some microseconds only, then to sleep
-# (tools/benchmark.py --busy compares). This counts only if it stands before torch is loaded: import this package first.
-# What you have set yourself wins.
+# (benchmarks/benchmark.py --busy compares). This counts only if it stands before torch is loaded: import this package
+# first. What you have set yourself wins.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")     # Linux: GNU's runtime
     os.environ.setdefault("KMP_BLOCKTIME", "0")          # macOS, Windows and conda: LLVM's and Intel's
@@ -26,7 +26,9 @@ def generate(prompt, *, model=None, steps=50, guidance=None, seed=0, count=4):
     -> a list of PIL images; a notebook shows it as a grid
     Raises ValueError when the model does not know a word, naming the nearest ones that it knows.
     """
-    from diffusion_lessons import generation  # here, so that `import diffusion_lessons` does not wait for torch
+    from diffusion_lessons.pipelines import (
+        text_to_image,  # here, so that `import diffusion_lessons` does not wait for torch
+    )
 
-    x = generation.generate(prompt, model=model, steps=steps, w=guidance, seed=seed, count=count)
-    return generation.Gallery.of(x, asked=str(prompt))
+    x = text_to_image.generate(prompt, model=model, steps=steps, w=guidance, seed=seed, count=count)
+    return text_to_image.Gallery.of(x, asked=str(prompt))

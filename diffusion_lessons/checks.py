@@ -1,43 +1,48 @@
-"""What pictures, labels and cards must be, checked once where they enter. Each says what it found and what is wanted.
+"""Checks of pictures, labels and cards, made once where they enter. Each error says what it found and what to do.
 
-A wrong range or shape seldom stops a training: it gives white pictures after an hour, or a message about tensors from
-deep inside the network.
+A wrong range or shape seldom stops a training run: it gives white pictures after an hour, or a message about tensors
+from deep inside the network.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
-TINY = 1e-4  # a float picture may leave [-1, 1] by so much: rounding
+TINY = 1e-4  # a float picture may exceed [-1, 1] by this much: rounding
 
 
-def check_pictures(x, net=None, check_range: bool = True) -> torch.Tensor:
-    """Pictures to learn from, as a network wants them.  -> x, floats as float32
+def check_pictures(x: Any, net: nn.Module | None = None, check_range: bool = True) -> Tensor:
+    """Training pictures in the form a network takes.  -> x, floats as float32
 
-    x: (N, C, H, W) uint8 0..255, or float in [-1, 1]; points and other data (N, ...) only need finite numbers
-    net: with a `config` (see UNet) it says how many channels there are to be
-    check_range: False lets float pictures in any other range in: the course's ablations train on them on purpose
+    x: (N, C, H, W) uint8 0..255, or float in [-1, 1]; points and other data (N, ...) need only be finite
+    net: its `config` (see UNet), if it has one, says how many channels it takes
+    check_range: False accepts float pictures in any range: the course's ablations train on them on purpose
     Raises ValueError.
     """
-    if not isinstance(x, torch.Tensor):
+    if not isinstance(x, Tensor):
         raise ValueError(f"pictures must be a torch tensor, not {_kind(x)}: call {_as_tensor(x)}")
     if x.numel() == 0:
-        raise ValueError("there are no pictures to learn from")
+        raise ValueError("there are no pictures to train on")
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f"pictures must be uint8 or float in [-1, 1], not {x.dtype}")
     check_shape(x.shape, net)
     low, high = (value.item() for value in x.aminmax())    # NaN if there is one
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        raise ValueError(f"{int((~x.isfinite()).flatten(1).any(1).sum())} of {len(x)} pictures hold NaN or infinity: "
-                         "leave those out, x[x.isfinite().flatten(1).all(1)]")
+        raise ValueError(f"{int((~x.isfinite()).flatten(1).any(1).sum())} of {len(x)} pictures contain NaN or "
+                         "infinity: remove those, x[x.isfinite().flatten(1).all(1)]")
     if x.ndim == 4 and check_range:
         wrong = _wrong_range(low, high, x.dtype)
         if wrong:
             raise ValueError(f"pictures must be uint8 0..255 or float in [-1, 1]; these are {x.dtype} from {low:.4g} "
-                             f"to {high:.4g}: {wrong}. If it is meant, say check_range=False")
+                             f"to {high:.4g}: {wrong}. If this is intended, pass check_range=False")
     return x.float() if x.is_floating_point() else x
 
 
-def _wrong_range(low, high, dtype):
-    """What pictures from low to high seem to be, and what to do; None if they are as wanted."""
+def _wrong_range(low: float, high: float, dtype: torch.dtype) -> str | None:
+    """What pictures from low to high seem to be, and what to do; None if the range is right."""
     if dtype == torch.uint8:
         return "0 and 1 in bytes? Multiply by 255" if high == 1 else None
     if 0 <= low < high <= 1:
@@ -47,11 +52,11 @@ def _wrong_range(low, high, dtype):
     if low >= 0 and high <= 255:
         return "bytes as floats? Call x / 127.5 - 1"
     if low < 0 < high and high - low < 12:
-        return "divided by a standard deviation, as for ImageNet? Undo it, x * std + mean, and then call 2 * x - 1"
+        return "normalised, as for ImageNet? Undo it with x * std + mean, then call 2 * x - 1"
     return "bring them into [-1, 1]"
 
 
-def check_shape(shape, net):
+def check_shape(shape: torch.Size, net: nn.Module | None) -> None:
     """Raise ValueError when a network of the course cannot take pictures of this shape, (N, C, H, W)."""
     config = getattr(net, "config", None)
     wanted = config.get("in_channels") if isinstance(config, dict) else None
@@ -70,62 +75,45 @@ def check_shape(shape, net):
                      f"not {tuple(shape)}{advice}")
 
 
-def check_labels(y, count: int | None = None, net=None) -> torch.Tensor:
+def check_labels(y: Any, count: int | None = None, net: nn.Module | None = None) -> Tensor:
     """Labels or tokens, one row for each picture, that a network knows.  -> y as int64
 
     y: (N,) integers in 0..classes-1, or (N, L) tokens of sentences;  count: N, if that is known
-    net: with `classes`, or with `text` (a TextEncoder); None for one of your own, where only the type is checked
+    net: its own `check_condition` decides which values it takes (see UNet); one without it takes all
     Raises ValueError.
     """
-    if not isinstance(y, torch.Tensor):
-        raise ValueError(f"labels must be a torch tensor of whole numbers, not {_kind(y)}: call {_as_tensor(y)}")
+    if not isinstance(y, Tensor):
+        raise ValueError(f"labels must be a torch tensor of integers, not {_kind(y)}: call {_as_tensor(y)}")
     if y.dtype not in (torch.int64, torch.int32, torch.int16):
-        raise ValueError(f"labels must be whole numbers (int64), not {y.dtype}: call y.long()")
+        raise ValueError(f"labels must be integers (int64), not {y.dtype}: call y.long()")
     if y.ndim == 0:
         raise ValueError("labels must be (N,), not a single one: call y[None]")
     if count is not None and y.shape[:1] != (count,):
         raise ValueError(f"{count} pictures but {len(y)} labels")
-    if net is None:
-        return y.long()
-    text, classes = getattr(net, "text", None), getattr(net, "classes", None)
-    if y.ndim == 2 and text is None and y.shape[1] == 1:
-        raise ValueError(f"labels must be (N,), not {tuple(y.shape)}: call y[:, 0]")
-    if y.ndim == 2 and text is None:
-        raise ValueError(f"y is {tuple(y.shape)}: these are tokens of sentences, which the network cannot read: give "
-                         "it text=... (or if each row is 0 but for one 1, call y.argmax(1) for labels)")
-    if y.ndim == 2:
-        known = len(text.token.weight)
-        if y.shape[1] != text.length or y.numel() and not 0 <= int(y.min()) <= int(y.max()) < known:
-            raise ValueError(f"tokens must be (N, {text.length}) and below {known} for this network; these are "
-                             f"{tuple(y.shape)}, up to {int(y.max())}: of another tokeniser?")
-    elif y.ndim != 1:
-        raise ValueError(f"labels must be (N,), or tokens (N, L), not {tuple(y.shape)}")
-    elif text is not None:
-        raise ValueError(f"this network is asked by sentences: give tokens (N, {text.length}), not labels (N,)")
-    elif y.numel() and not (classes and 0 <= int(y.min()) <= int(y.max()) < classes):
-        raise ValueError(f"labels must lie in 0..classes-1 of the network, which has classes={classes}; these lie in "
-                         f"{int(y.min())}..{int(y.max())}")
+    check = getattr(net, "check_condition", None)
+    if check is not None:
+        check(y)
     return y.long()
 
 
-def need(card: dict, name, *keys: str) -> list:
-    """What a card says under these keys.  -> a list.  Raises ValueError naming the missing ones."""
+def need(card: Mapping[str, Any], name: str | Path, *keys: str) -> list[Any]:
+    """The values of a card under these keys.  -> a list.  Raises ValueError naming the missing ones."""
     missing = [key for key in keys if card.get(key) is None]
     if missing:
         raise ValueError(f"the card of {str(name)!r} has no {' and no '.join(map(repr, missing))}; it holds "
-                         f"{', '.join(card)}. Save the weights again with what is missing, for instance "
+                         f"{', '.join(card)}. Save the weights again with what is missing, for example "
                          "weights.denoiser_card(denoiser, picture=[1, 28, 28], w=1.0)")
     return [card[key] for key in keys]
 
 
-def _kind(x):
+def _kind(x: Any) -> str:
     """ "a list", "a numpy array of <U3" """
     dtype = getattr(x, "dtype", None)
     return f"a numpy array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
 
 
-def _as_tensor(x):
-    """How to make a tensor of it."""
+def _as_tensor(x: Any) -> str:
+    """How to make a tensor of x."""
     first = x
     while isinstance(first, (list, tuple)) and first:
         first = first[0]

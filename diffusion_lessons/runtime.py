@@ -3,13 +3,14 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 
-def device():
-    """The best device here: cuda, mps or cpu, as a torch.device."""
+def device() -> torch.device:
+    """The best device here: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -17,7 +18,13 @@ def device():
     return torch.device("cpu")
 
 
-def name(device):
+def rank() -> int:
+    """The number of this process among those that train together (torch.distributed); 0 when it trains alone."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if together else 0
+
+
+def name(device: torch.device) -> str:
     """What the device is, in words, like "cuda: Tesla T4, 14.6 GiB"."""
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
@@ -27,8 +34,8 @@ def name(device):
     return "cpu (no GPU found; the lessons need none)"
 
 
-def describe(chosen=None):
-    """For the reader of a notebook: what the device is, and what changes on another one."""
+def describe(chosen: torch.device | None = None) -> str:
+    """For the reader of a notebook: which device this is, and what changes on another one."""
     chosen = chosen or device()
     faster = "Training would be faster on a GPU" if chosen.type == "cpu" else "Training is faster than on the CPU"
     return (f"Device: {name(chosen)}.\n"
@@ -38,8 +45,8 @@ def describe(chosen=None):
 
 
 @contextlib.contextmanager
-def atomic_write(path):
-    """Yield a scratch path beside `path`, and move it there only when the block ends well.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path`, and move it there only if the block ends without an error.
 
     A crash, a full disk or Ctrl-C leaves the file that was there before.
     """

@@ -1,33 +1,48 @@
-"""From noise to pictures: one step (ddpm, ddim) and the loop, a plain iterator that can be interfered with.
+"""From noise to pictures: one step (DDPM or DDIM) and the sampling loop, an iterator that you can step into.
 
 A denoiser is any callable (x_t, t) -> Prediction; nothing here knows what is behind it.
 """
 
 import collections
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypedDict, Unpack
 
 import torch
+from torch import Tensor
 
-from diffusion_lessons.forward import add_noise, from_x0
+from diffusion_lessons.forward import Prediction, add_noise, from_x0
+from diffusion_lessons.schedules import Schedule
+
+DenoiserFunction: TypeAlias = Callable[[Tensor, Tensor], Prediction]
+Noise: TypeAlias = Callable[[Sequence[int]], Tensor]    # (C, H, W) -> (B, C, H, W), fresh at each call
+
+
+class LoopSettings(TypedDict, total=False):
+    """Optional settings of a `SamplingLoop`, which explains them."""
+
+    method: str
+    eta: float
+    clip: bool | tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One turn of the loop, from t down to s: what came in, what the denoiser said, what goes on.
+    """Input, prediction and output of one sampling step, from t down to s.
 
     x_t, eps_hat, x0_hat, x_s: (B, C, H, W).
     """
 
     t: int
     s: int
-    x_t: torch.Tensor
-    eps_hat: torch.Tensor
-    x0_hat: torch.Tensor
-    x_s: torch.Tensor
+    x_t: Tensor
+    eps_hat: Tensor
+    x0_hat: Tensor
+    x_s: Tensor
 
 
-class PictureNoise:
+class PerSampleNoise:
     """Gaussian noise with one generator per picture, so that a picture depends on (seed, index) alone.
 
     The same seed gives the same picture whatever the batch it is made in and whatever the device:
@@ -36,88 +51,97 @@ class PictureNoise:
     seed: an integer;  count: pictures in this batch;  first: the index of its first picture
     """
 
-    def __init__(self, seed, count, first=0):
-        # Both multipliers are odd, so within one seed no two of the 2**32 indices share a stream.
+    def __init__(self, seed: int, count: int, first: int = 0) -> None:
+        # Both multipliers are odd, so within one seed no two of the 2**32 indices share a generator's seed.
         keys = [(seed * 0x9E3779B1 + index * 0x85EBCA6B) % 2**32 for index in range(first, first + count)]
         self.generators = [torch.Generator().manual_seed(key) for key in keys]
 
-    def __call__(self, shape):
+    def __call__(self, shape: Sequence[int]) -> Tensor:
         """Fresh noise of the given shape for every picture: (C, H, W) -> (count, C, H, W) float32."""
-        return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in self.generators])
+        return torch.stack([torch.randn(tuple(shape), generator=g, device="cpu") for g in self.generators])
 
 
-def timesteps(T, steps):
-    """The times a loop visits, from T down to 0, evenly spaced ("trailing": Lin et al. 2023, table 2).
+def timesteps(T: int, steps: int) -> list[int]:
+    """The timesteps of a loop, from T down to 0, evenly spaced ("trailing": Lin et al. 2023, table 2).
 
-    steps: 1..T  ->  a list of steps + 1 falling integers, T first and 0 last
+    steps: 1..T  ->  a list of steps + 1 decreasing integers, T first and 0 last
     """
     if not 1 <= steps <= T:
         raise ValueError(f"steps must lie in 1..T = 1..{T}, not {steps}")
     return [round(T - k * T / steps) for k in range(steps)] + [0]
 
 
-def ddpm_step(x_t, t, s, prediction, schedule, z):
-    """From x_t to x_s as in DDPM: the mean of q(x_s | x_t, x0_hat), and fresh noise.
+def ddpm_step(x_t: Tensor, t: int, s: int, prediction: Prediction, schedule: Schedule, z: Tensor | float) -> Tensor:
+    """From x_t to x_s as in DDPM: the mean of q(x_s | x_t, x0_hat), plus fresh noise.
 
     x_s = sqrt(ab_s) (1 - a) / (1 - ab_t) x0_hat + sqrt(a) (1 - ab_s) / (1 - ab_t) x_t + sigma z
     a = ab_t / ab_s,   sigma^2 = (1 - ab_s) / (1 - ab_t) (1 - a)           (Ho et al. 2020, eq. 6 and 7)
 
     z: standard noise like x_t. At s = 0 sigma is 0: the last step adds no noise.
     """
-    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    ab_t, ab_s = schedule.floats[t], schedule.floats[s]
     a = ab_t / ab_s
     mean = (ab_s**0.5 * (1 - a) * prediction.x0 + a**0.5 * (1 - ab_s) * x_t) / (1 - ab_t)
     return mean + ((1 - ab_s) / (1 - ab_t) * (1 - a)) ** 0.5 * z
 
 
-def ddim_step(x_t, t, s, prediction, schedule, z, eta=0.0):
-    """From x_t to x_s as in DDIM: add the predicted noise back, only less of it.
+def ddim_step(x_t: Tensor, t: int, s: int, prediction: Prediction, schedule: Schedule, z: Tensor | float,
+              eta: float = 0.0) -> Tensor:
+    """From x_t to x_s as in DDIM: put the predicted noise back onto x0_hat, only less of it.
 
     x_s = sqrt(ab_s) x0_hat + sqrt(1 - ab_s - sigma^2) eps_hat + sigma z
     sigma^2 = eta^2 (1 - ab_s) / (1 - ab_t) (1 - ab_t / ab_s)              (Song et al. 2021, eq. 12 and 16)
 
     eta = 0: no fresh noise at all; eta = 1: as much as DDPM.
     """
-    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    ab_t, ab_s = schedule.floats[t], schedule.floats[s]
     variance = eta**2 * (1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s)
     return ab_s**0.5 * prediction.x0 + max(1 - ab_s - variance, 0) ** 0.5 * prediction.eps + variance**0.5 * z
 
 
-class Loop:
-    """The sampling loop as an iterator over `Step`s. It holds its state in the open.
+class SamplingLoop:
+    """The sampling loop as an iterator over `Step`s. Its state can be read and changed from outside.
 
     for step in loop:                      # from t = T down to 0
-        loop.x_t = paint(loop.x_t)         # what the next turn starts from; change it as you like
-        loop.denoiser = another_one        # or swap what denoises
+        loop.x_t = edit(loop.x_t)          # what the next step starts from
+        loop.denoiser = another_one        # or switch to another denoiser
 
     When it ends, `loop.x_t` is the picture.
+
+    x_t: (B, C, H, W), noisy as at the first timestep;  timesteps: decreasing integers in 0..T
+    method: "ddim" or "ddpm";  eta: 0..1, how much fresh noise ddim adds (1: as much as ddpm)
+    noise: such as PerSampleNoise(seed, B), where fresh noise is wanted
+    clip: True keeps x0_hat inside [-1, 1], a pair inside other limits; eps_hat is adjusted to match
+    Raises ValueError for settings out of range.
     """
 
-    def __init__(self, denoiser, x_t, schedule, times, *, method="ddim", eta=0.0, noise=None, clip=False):
+    def __init__(self, denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int], *,
+                 method: str = "ddim", eta: float = 0.0, noise: Noise | None = None,
+                 clip: bool | tuple[float, float] = False) -> None:
         if method not in ("ddpm", "ddim"):
             raise ValueError(f"unknown method {method!r}; known are ddpm, ddim")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in 0..1, not {eta}")
-        times = [int(t) for t in times]
-        falling = all(t > s for t, s in itertools.pairwise(times))
-        if not (times and falling and times[0] <= schedule.T and times[-1] >= 0):
-            raise ValueError(f"times must fall at every step and lie in 0..{schedule.T}, got {times}")
-        self.denoiser, self.x_t, self.schedule, self.times = denoiser, x_t, schedule, times
+        times = [int(t) for t in timesteps]
+        decreasing = all(t > s for t, s in itertools.pairwise(times))
+        if not (times and decreasing and times[0] <= schedule.T and times[-1] >= 0):
+            raise ValueError(f"timesteps must decrease at every step and lie in 0..{schedule.T}, got {times}")
+        self.denoiser, self.x_t, self.schedule, self.timesteps = denoiser, x_t, schedule, times
         self.method, self.eta, self.noise = method, eta, noise
         self.clip = (-1, 1) if clip is True else clip
         self.k = 0
 
-    def __iter__(self):
+    def __iter__(self) -> "SamplingLoop":
         return self
 
-    def __len__(self):
-        return len(self.times) - 1
+    def __len__(self) -> int:
+        return len(self.timesteps) - 1
 
     @torch.no_grad()
-    def __next__(self):
+    def __next__(self) -> Step:
         if self.k == len(self):
             raise StopIteration
-        t, s = self.times[self.k], self.times[self.k + 1]
+        t, s = self.timesteps[self.k], self.timesteps[self.k + 1]
         x_t, t_batch = self.x_t, torch.full((len(self.x_t),), t, device=self.x_t.device)
         prediction = self.denoiser(x_t, t_batch)
         if self.clip:    # eps_hat must follow, or the two no longer add up to x_t and the error grows from step to step
@@ -130,36 +154,53 @@ class Loop:
         self.x_t, self.k = x_s, self.k + 1
         return Step(t, s, x_t, *prediction, x_s)
 
-    def _fresh_noise(self, s):
-        """z for the step that arrives at s; 0 where no noise is wanted."""
+    def _fresh_noise(self, s: int) -> Tensor | float:
+        """z for the step that arrives at s; 0 where the sampler adds no noise."""
         if s == 0 or (self.method == "ddim" and self.eta == 0):
             return 0.0
         if self.noise is None:
-            raise ValueError("this sampler adds fresh noise: pass noise=PictureNoise(seed, count)")
+            raise ValueError("this sampler adds fresh noise: pass noise=PerSampleNoise(seed, count)")
         return _noise_for(self.x_t, self.noise)
 
 
-def sample(denoiser, x_T, schedule, steps=50, **how):
-    """The whole way from noise to picture, as an iterator over `Step`s (see `Loop`).
+def sample(denoiser: DenoiserFunction, x_T: Tensor, schedule: Schedule, steps: int = 50, *, noise: Noise | None = None,
+           **settings: Unpack[LoopSettings]) -> SamplingLoop:
+    """The whole way from noise to picture, as an iterator over `Step`s.
 
     x_T: (B, C, H, W) standard Gaussian noise;  steps: 1..T
-    how: method "ddim" (default) or "ddpm", eta 0..1 for ddim, noise = PictureNoise(...) where fresh noise is
-    wanted, clip=True to keep x0_hat inside [-1, 1], or a pair of other
-    limits (eps_hat is adjusted to match).
+    noise and settings (method, eta, clip): see `SamplingLoop`
     """
-    return Loop(denoiser, x_T, schedule, timesteps(schedule.T, steps), **how)
+    return SamplingLoop(denoiser, x_T, schedule, timesteps(schedule.T, steps), noise=noise, **settings)
 
 
-def finish(loop):
-    """Run a loop to its end and return the picture.  (B, C, H, W)"""
+@dataclass(frozen=True)
+class SamplerSettings:
+    """The settings of a sampler in one value, to be passed on; `SamplingLoop` explains them."""
+
+    method: str = "ddim"
+    steps: int = 50
+    eta: float = 0.0
+    clip: bool | tuple[float, float] = True
+
+    def loop(self, denoiser: DenoiserFunction, x_T: Tensor, schedule: Schedule, noise: Noise) -> SamplingLoop:
+        """The whole way from noise to picture with these settings; see `sample`."""
+        return sample(denoiser, x_T, schedule, self.steps, noise=noise,
+                      method=self.method, eta=self.eta, clip=self.clip)
+
+
+def run(loop: SamplingLoop | Iterator[Step]) -> Tensor:
+    """Run a sampling loop to its end and return the picture.  (B, C, H, W)"""
     steps = collections.deque(loop, maxlen=1)    # keeps the last step only
-    return steps[0].x_s if steps else loop.x_t
+    if not steps and isinstance(loop, SamplingLoop):
+        return loop.x_t                          # it had already run
+    return steps[0].x_s
 
 
-def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
-    """Noise a picture up to t = strength * T and sample from there: a loop that begins half way.
+def img2img(denoiser: DenoiserFunction, x0: Tensor, schedule: Schedule, strength: float, noise: Noise,
+            steps: int = 50, **settings: Unpack[LoopSettings]) -> SamplingLoop:
+    """Noise a picture up to t = strength * T and sample from there.                     (SDEdit: Meng et al. 2021)
 
-    (Meng et al. 2021, SDEdit.)  x0: (B, C, H, W);  strength in (0, 1]: 1 forgets the picture, little keeps it.
+    x0: (B, C, H, W);  strength in (0, 1]: 1 forgets the picture, a small one keeps most of it
     """
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], not {strength}")
@@ -167,25 +208,26 @@ def img2img(denoiser, x0, schedule, strength, noise, steps=50, **how):
     times = [start] + [t for t in timesteps(schedule.T, steps) if t < start]
     t = torch.full((len(x0),), start, device=x0.device)
     x_t = add_noise(x0, t, _noise_for(x0, noise), schedule)
-    return Loop(denoiser, x_t, schedule, times, noise=noise, **how)
+    return SamplingLoop(denoiser, x_t, schedule, times, noise=noise, **settings)
 
 
-def inpaint(denoiser, x0, mask, schedule, noise, steps=50, **how):
-    """Make up the part of the picture where mask is 1 and keep the rest; an iterator over `Step`s.
+def inpaint(denoiser: DenoiserFunction, x0: Tensor, mask: Tensor, schedule: Schedule, noise: Noise, steps: int = 50,
+            **settings: Unpack[LoopSettings]) -> Iterator[Step]:
+    """Fill in the part of the picture where mask is 1 and keep the rest; an iterator over `Step`s.
 
     After every step the known part is put back, noised to the same time s:
 
     x_s = mask x_s + (1 - mask) (sqrt(ab_s) x0 + sqrt(1 - ab_s) eps)              (Lugmayr et al. 2022, eq. 8)
 
-    This replacement is older than RePaint (Song & Ermon 2019; Y. Song et al. 2021), and biased: a step sees the known
-    part as noisy as x_t is, although we know it clean. So even with a perfect denoiser the result does not follow the
-    distribution of pictures that share the known part. RePaint's own idea (Lugmayr et al. 2022) is resampling: to go
-    some steps back up and down again, many times, which brings the two parts into harmony. That is not done here.
+    This replacement is older than RePaint (Song & Ermon 2019; Y. Song et al. 2021), and it is biased: each step sees
+    the known part as noisy as the rest of x_t, although we know it without noise. So even a perfect denoiser does not
+    sample from the pictures that share the known part. RePaint's own idea (Lugmayr et al. 2022) is resampling: go a few
+    steps back up and down again, many times, which brings the two parts into harmony. That is not done here.
 
-    x0: (B, C, H, W);  mask: 0 = keep, 1 = make up, of a shape that fits x0. The last step's x_s is the result.
+    x0: (B, C, H, W);  mask: 0 = keep, 1 = fill in, of a shape that fits x0. The last step's x_s is the result.
     """
     mask = mask.to(x0)
-    loop = sample(denoiser, _noise_for(x0, noise), schedule, steps, noise=noise, **how)
+    loop = sample(denoiser, _noise_for(x0, noise), schedule, steps, noise=noise, **settings)
     for step in loop:
         s = torch.full((len(x0),), step.s, device=x0.device)
         known = add_noise(x0, s, _noise_for(x0, noise), schedule)
@@ -193,9 +235,9 @@ def inpaint(denoiser, x0, mask, schedule, noise, steps=50, **how):
         yield Step(step.t, step.s, step.x_t, step.eps_hat, step.x0_hat, loop.x_t)
 
 
-def _noise_for(x, noise):
+def _noise_for(x: Tensor, noise: Noise) -> Tensor:
     """Fresh noise for each picture of x."""
     z = noise(x.shape[1:])
     if z.shape != x.shape:
-        raise ValueError(f"the noise is for {len(z)} pictures, but there are {len(x)}: PictureNoise(seed, {len(x)})")
-    return z.to(x)
+        raise ValueError(f"the noise is for {len(z)} pictures, but there are {len(x)}: PerSampleNoise(seed, {len(x)})")
+    return z.to(x.device, x.dtype, non_blocking=x.is_cuda)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import schedules
 from diffusion_lessons.checks import need
-from diffusion_lessons.models.critic import Classifier, Critic
-from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons.models.classifiers import Classifier, Critic
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.runtime import atomic_write

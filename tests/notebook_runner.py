@@ -100,6 +100,7 @@ def kernel_environment(folder, importable=(TESTS.parent,)):
         environment[name] = environment[name.upper()] = "http://127.0.0.1:9"
     environment["no_proxy"] = environment["NO_PROXY"] = "localhost,127.0.0.1,::1"
     environment["IPYTHONDIR"] = str(Path(folder) / ".ipython")
+    environment.setdefault("DIFFUSION_LESSONS_PROGRESS", str(Path(folder) / "progress.json"))
     environment.pop("MPLBACKEND", None)  # or the kernel would not draw inline
     return environment
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusion_lessons import recipes, schedules
+from diffusion_lessons import schedules
 from diffusion_lessons.classroom import (
     brush,
     denoise_slider,
@@ -16,6 +16,7 @@ from diffusion_lessons.forward import from_x0
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.samplers import sample
+from diffusion_lessons.training import recipes
 
 
 def reader():

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_lessons import recipes
 from diffusion_lessons.datasets import captions, critters
 from diffusion_lessons.datasets.captions import Dice, phrase, understood
 from diffusion_lessons.datasets.critters import COATS, HELD_OUT, PLACES, PROPS, SUBJECTS
+from diffusion_lessons.training import recipes
 
 PLURALS = "|".join(pair[1] for forms in captions.NAMES.values() for pair in forms) + "|hats"
 

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from diffusion_lessons import generate, generation, recipes, schedules, weights
-from diffusion_lessons.adversarial import GanTrainer
+from diffusion_lessons import generate, schedules, weights
 from diffusion_lessons.checks import check_labels, check_pictures
+from diffusion_lessons.cli.doctor import look_at_data
 from diffusion_lessons.datasets import load_digits, ring
 from diffusion_lessons.datasets.files import problem_with_labels
-from diffusion_lessons.doctor import look_at_data
-from diffusion_lessons.models.critic import Classifier
-from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.denoiser import Denoiser
+from diffusion_lessons.models.classifiers import Classifier
 from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
 from diffusion_lessons.models.unet import UNet
-from diffusion_lessons.training import Trainer
+from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.training import Trainer, recipes
+from diffusion_lessons.training.gan import GanTrainer
 
 BYTES = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 X = BYTES / 127.5 - 1
@@ -82,7 +83,7 @@ def test_a_colour_network_says_what_it_takes():
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         denoiser()(COLOUR, torch.ones(6).long())
     with pytest.raises(ValueError, match=r"1 channel, not \(4, 3, 8, 8\): colour"):
-        generation.draw(denoiser(), 4, (3, 8, 8), steps=2)
+        text_to_image.draw(denoiser(), 4, (3, 8, 8), steps=2)
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         Classifier()(COLOUR)
 
@@ -147,7 +148,7 @@ def test_labels_that_a_network_cannot_use_are_named(name):
         train(X, y)
     if name != "too few":
         with pytest.raises(ValueError, match=words):
-            generation.draw(denoiser(), y, (1, 8, 8), steps=1)
+            text_to_image.draw(denoiser(), y, (1, 8, 8), steps=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
@@ -168,7 +169,7 @@ def test_a_network_that_reads_wants_tokens():
 def test_nothing_can_be_drawn_no_times():
     for none in (0, Y[:0]):
         with pytest.raises(ValueError, match="at least one picture"):
-            generation.draw(denoiser(), none, (1, 8, 8), steps=1)
+            text_to_image.draw(denoiser(), none, (1, 8, 8), steps=1)
 
 
 # ---- GANs
@@ -281,14 +282,14 @@ def test_names_with_capitals_can_be_asked_for(tmp_path):
     path = saved(tmp_path, labels=names)
     for prompt, label in (("Cat", 0), ("cat", 0), ("  CAT ", 0), ("dog", 1), ("e\u0301mile", 2), ("Top  Hat", 3),
                           ("Frog", 4), ("frog", 5), ("FROG", 4), (7, 7)):
-        assert generation.understand(path, prompt) == label
+        assert text_to_image.understand(path, prompt) == label
     with pytest.raises(ValueError, match="does not know 'owl'; it knows Cat, DOG, Émile"):
-        generation.understand(path, "owl")
+        text_to_image.understand(path, "owl")
     assert len(generate("cat", model=path, count=1, steps=1)) == 1
 
 
 def test_names_may_be_numbers(tmp_path):
-    assert generation.understand(saved(tmp_path, labels=list(range(10))), "3") == 3
+    assert text_to_image.understand(saved(tmp_path, labels=list(range(10))), "3") == 3
 
 
 def test_weights_of_another_kind_are_named():

@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from widget_mover import live_widgets
 
-from diffusion_lessons import classroom, generation, recipes, schedules
+from diffusion_lessons import classroom, schedules
 from diffusion_lessons.classroom import (
     animate,
     bars,
@@ -48,7 +48,9 @@ from diffusion_lessons.forward import add_noise, from_x0
 from diffusion_lessons.guidance import Guided
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import DigitGenerator, globe
+from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample
+from diffusion_lessons.training import recipes
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
 # (Vienot, Brettel & Mollon 1999).
@@ -433,7 +435,7 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     seed, steps = parts(widget, ipywidgets.IntSlider)
     assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
-    x = generation.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
+    x = text_to_image.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
     assert image.png == picture_bytes(x)
     seen = {image.png}
     for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),

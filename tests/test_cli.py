@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lessons import commands, generate, generation, metrics, prompted, recipes, weights
-from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
+from diffusion_lessons import generate, weights
+from diffusion_lessons.cli import COMMANDS, PROG, build_parser, evaluate, main, options, train
 from diffusion_lessons.datasets import captions
-from diffusion_lessons.models.critic import Classifier, Critic
+from diffusion_lessons.evaluation import metrics, prompt_following
+from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
+from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.samplers import SamplerSettings
+from diffusion_lessons.training import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(in_channels=1, channels=(32, 32), blocks=1)
-TRAIN = ["train", "--source", "mnist", "--batch", "4"]
+SMALL_READER = dict(in_channels=3, channels=(32, 32), blocks=1, text=dict(width=32, layers=1, heads=2))
+TRAIN = ["train", "digits", "--source", "mnist", "--batch", "4"]
 
 
 def write_tiny_mnist(folder):
@@ -43,7 +49,7 @@ def desk(tmp_path, monkeypatch):
     """An empty folder to work in, with a tiny data set and a small network."""
     write_tiny_mnist(tmp_path)
     monkeypatch.setenv("DIFFUSION_LESSONS_DATA", str(tmp_path))
-    monkeypatch.setitem(recipes.RECIPES, "digits", recipes.RECIPES["digits"] | {"network": SMALL})
+    monkeypatch.setitem(recipes.RECIPES, "digits", replace(recipes.RECIPES["digits"], network=SMALL))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -52,12 +58,12 @@ def desk(tmp_path, monkeypatch):
 def small_weights(tmp_path_factory):
     """Weights of a small network, trained for no time at all."""
     folder = tmp_path_factory.mktemp("weights")
-    recipe = recipes.RECIPES["digits"] | {"network": SMALL}
+    recipe = replace(recipes.RECIPES["digits"], network=SMALL)
     denoiser = recipes.build(recipe)
     for weight in denoiser.parameters():  # some begin as zeros, and would draw grey whatever the label
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.1)
-    card = weights.denoiser_card(denoiser, labels=recipes.DIGITS, picture=[1, 28, 28], w=1.0)
+    card = weights.denoiser_card(denoiser, labels=list(recipes.DIGITS), picture=[1, 28, 28], w=1.0)
     weights.save(folder / "small", denoiser.state_dict(), card)
     return str(folder / "small.safetensors")
 
@@ -76,7 +82,7 @@ def test_help_has_examples(command, capsys):
         main([command, "--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    assert f"python -m diffusion_lessons {command}" in said.split("examples:")[1]
+    assert f"diffusion-lessons {command}" in said.split("examples:")[1]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +109,9 @@ def test_wrong_usage_ends_with_2_and_names_the_fault(arguments, word, capsys):
 def test_every_command_that_we_print_is_one():
     """In the README and in the help: each line is understood by the parser."""
     lines = (ROOT / "README.md").read_text().splitlines()
-    lines += "".join(EXAMPLES.values()).replace("{prog}", PROG).splitlines()
-    commands = [line.strip().removeprefix(PROG) for line in lines if line.startswith("    python -m")]
+    for command in COMMANDS.values():
+        lines += command.EXAMPLES.format(prog=PROG).splitlines()
+    commands = [line.strip().removeprefix(PROG) for line in lines if line.startswith(f"    {PROG} ")]
     assert len(commands) > 15
     for command in commands:
         assert build_parser().parse_args(shlex.split(command)).command in command
@@ -152,8 +159,8 @@ def test_the_sampler_follows_its_options(desk, small_weights):
         return np.load("x.npz")["x"].astype(int)
 
     plain = draw()
-    for options in (["--w", "8"], ["--eta", "1"], ["--sampler", "ddpm"], ["--steps", "8"]):
-        assert np.abs(draw(*options) - plain).max() > 2, f"{options} changed nothing"
+    for more in (["--w", "8"], ["--eta", "1"], ["--sampler", "ddpm"], ["--steps", "8"]):
+        assert np.abs(draw(*more) - plain).max() > 2, f"{more} changed nothing"
 
 
 def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsys):
@@ -172,13 +179,12 @@ def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsy
 def small_reader(tmp_path_factory):
     """A small network that reads sentences, trained for no time at all; it hears them all the same."""
     folder = tmp_path_factory.mktemp("reader")
-    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(32, 32), blocks=1,
-                                                            text=dict(width=32, layers=1, heads=2))}
+    recipe = replace(recipes.RECIPES["critters"], network=SMALL_READER)
     denoiser = recipes.build(recipe)
     for weight in denoiser.parameters():
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.1)
-    card = weights.denoiser_card(denoiser, words=list(captions.WORDS), picture=[3, 32, 32], w=2.0)
+    card = weights.denoiser_card(denoiser, vocab=list(captions.VOCAB), picture=[3, 32, 32], w=2.0)
     weights.save(folder / "reader", denoiser.state_dict(), card)
     return str(folder / "reader.safetensors")
 
@@ -229,8 +235,8 @@ def test_the_command_line_draws_what_the_call_draws(desk, small_reader):
 
 
 def test_a_digit_is_drawn_by_the_digits_and_a_sentence_by_the_critters():
-    assert generation.model_for("7") == generation.model_for(" 7 ") == generation.model_for(7) == "digits"
-    assert {generation.model_for(text) for text in ("a frog", "", "77", "seven")} == {"critters"}
+    assert {text_to_image.default_model(prompt) for prompt in ("7", " 7 ", 7)} == {"digits"}
+    assert {text_to_image.default_model(text) for text in ("a frog", "", "77", "seven")} == {"critters"}
 
 
 def test_unknown_words_are_answered_by_the_nearest(desk, small_reader, capsys):
@@ -245,14 +251,14 @@ def test_unknown_words_are_answered_by_the_nearest(desk, small_reader, capsys):
         generate("frog " * 20, model=small_reader)
 
 
-KNOWN = st.lists(st.sampled_from(captions.WORDS), max_size=20).map(" ".join)
+KNOWN = st.lists(st.sampled_from(captions.VOCAB), max_size=20).map(" ".join)
 
 
 @given(st.one_of(st.text(max_size=60), KNOWN))
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_prompts_of_any_text_give_a_picture_or_a_clear_error(small_reader, prompt):
     words = re.findall(r"[^\W_]+", prompt.casefold())
-    if set(words) <= set(captions.WORDS) and len(words) <= captions.LONGEST and (words or not prompt.strip()):
+    if set(words) <= set(captions.VOCAB) and len(words) <= captions.LONGEST and (words or not prompt.strip()):
         (image,) = generate(prompt, model=small_reader, steps=1, count=1)
         assert np.asarray(image).std() > 1
     else:
@@ -261,7 +267,7 @@ def test_prompts_of_any_text_give_a_picture_or_a_clear_error(small_reader, promp
 
 
 def test_evaluate_critters_prints_seeded_json(desk, small_reader, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "load_critic", lambda name: Critic(channels=(8, 8), width=8).eval())
+    monkeypatch.setattr(weights, "load_model", lambda name: AttributeClassifier(channels=(8, 8), width=8).eval())
     command = ["evaluate", small_reader, "--count", "12", "--steps", "1", "--seed", "3"]
     torch.manual_seed(0)
     assert main(command) == 0
@@ -297,15 +303,14 @@ def test_captions_says_how_far_they_are_true(capsys):
 
 def test_train_critters_writes_weights_that_read(desk, monkeypatch, capsys):
     monkeypatch.setattr(recipes, "SCENES", 200)
-    small = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(32, 32), blocks=1,
-                                                           text=dict(width=32, layers=1, heads=2))}
+    small = replace(recipes.RECIPES["critters"], network=SMALL_READER)
     monkeypatch.setitem(recipes.RECIPES, "critters", small)
-    assert main(["train", "--data", "critters", "--steps", "3", "--batch", "4", "--out", "mine.safetensors"]) == 0
+    assert main(["train", "critters", "--steps", "3", "--batch", "4", "--out", "mine.safetensors"]) == 0
     said = capsys.readouterr().out
     assert 'generate "a green frog in the snow" --model mine.safetensors' in said
     assert main(["generate", "a green frog in the snow", "--model", "mine.safetensors", "--steps", "2"]) == 0
     card = weights.load("mine.safetensors")[1]
-    assert card["words"] == list(captions.WORDS)
+    assert card["vocab"] == list(captions.VOCAB)
     assert "200 captioned scenes" in card["data"]
 
 
@@ -329,7 +334,7 @@ def test_train_writes_weights_that_generate_can_use(desk, capsys):
     assert card["steps"] == 4
     assert card["batch"] == 4
     assert card["data"] == "mnist.npz", "a card tells the data, not where it lay"
-    assert "train --data digits" in card["command"]
+    assert "train digits" in card["command"]
     model = ["--model", "outputs/digits.safetensors"]
     assert main(["generate", "7", *model, "--count", "1", "--steps", "2"]) == 0
     first = sha("outputs/digits.safetensors")
@@ -343,7 +348,7 @@ def test_train_writes_weights_that_generate_can_use(desk, capsys):
 def test_train_by_the_clock_keeps_its_length_when_it_goes_on(desk, monkeypatch, capsys):
     assert main([*TRAIN, "--minutes", "0.02", "--checkpoint", "run.pt", "--out", "a.safetensors"]) == 0
     steps = weights.load("a.safetensors")[1]["steps"]
-    monkeypatch.setattr(commands, "affordable_steps", lambda *_: pytest.fail("measured anew"))
+    monkeypatch.setattr(train, "affordable_steps", lambda *_: pytest.fail("measured anew"))
     assert main([*TRAIN, "--minutes", "0.02", "--checkpoint", "run.pt", "--out", "b.safetensors"]) == 0
     assert weights.load("b.safetensors")[1]["steps"] == steps
 
@@ -373,9 +378,9 @@ def test_a_loss_that_explodes_ends_with_a_word(desk, capsys):
 
 SCRIPT = f"""
 import sys
-from diffusion_lessons import recipes
-recipes.RECIPES["digits"]["network"] = {SMALL!r}
-from diffusion_lessons.__main__ import EXAMPLES, PROG, build_parser, main
+from diffusion_lessons.training import recipes
+recipes.RECIPES["digits"] = recipes.replace(recipes.RECIPES["digits"], network={SMALL!r})
+from diffusion_lessons.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -396,7 +401,7 @@ def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(desk):
     stopped.send_signal(signal.SIGINT)
     rest = stopped.communicate(timeout=300)[0]
     assert stopped.returncode == 130, rest.decode()
-    assert b"goes on from stopped.pt" in rest
+    assert b"resumes from stopped.pt" in rest
     assert b"Traceback" not in rest
     assert not Path("stopped.safetensors").exists()
     done = torch.load("stopped.pt", weights_only=True)["step"]
@@ -411,18 +416,18 @@ def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(desk):
 
 
 @pytest.fixture
-def judge(tmp_path, monkeypatch):
-    """A judge without training and made-up real features, in a folder of their own."""
+def classifier(tmp_path, monkeypatch):
+    """A classifier without training and made-up real features, in a folder of their own."""
     torch.manual_seed(0)
-    judge, folder = Classifier().eval(), tmp_path / "pretrained"
+    classifier, folder = Classifier().eval(), tmp_path / "pretrained"
     real = torch.randn(300, 64)
-    weights.save(folder / "digits_judge", judge.state_dict(), {"network": judge.config})
+    weights.save(folder / "digits_classifier", classifier.state_dict(), {"network": classifier.config})
     weights.save(folder / "digits_real", {"test": real}, {})
     monkeypatch.setattr(weights, "FOLDER", folder)
-    return judge, real
+    return classifier, real
 
 
-def test_evaluate_prints_the_protocols_figures(desk, judge, small_weights, capsys):
+def test_evaluate_prints_the_protocols_figures(desk, classifier, small_weights, capsys):
     assert main(["evaluate", small_weights, "--count", "100", "--steps", "2", "--w", "2"]) == 0
     said = capsys.readouterr().out
     assert "100 pictures" in said
@@ -433,7 +438,7 @@ def test_evaluate_prints_the_protocols_figures(desk, judge, small_weights, capsy
     np.savez("mine.npz", x=x, y=y)
     assert main(["evaluate", "--npz", "mine.npz"]) == 0
     said = capsys.readouterr().out
-    wanted = metrics.report(judge[0], torch.from_numpy(x)[:, None] / 127.5 - 1, torch.from_numpy(y), judge[1])
+    wanted = metrics.report(classifier[0], torch.from_numpy(x)[:, None] / 127.5 - 1, torch.from_numpy(y), classifier[1])
     for name in ("accuracy", "accuracy_lower95", "recall"):
         assert f"{wanted[name]:.2%}" in said
     assert f"{wanted['frechet']:.3f}" in said
@@ -450,13 +455,13 @@ def test_evaluate_prints_the_protocols_figures(desk, judge, small_weights, capsy
         (dict(x=np.zeros((5, 28, 28), np.uint8), y=np.zeros(5, int)), "too few"),
     ],
 )
-def test_evaluate_refuses_bad_pictures(desk, judge, arrays, word, capsys):
+def test_evaluate_refuses_bad_pictures(desk, classifier, arrays, word, capsys):
     np.savez("bad.npz", **arrays)
     assert main(["evaluate", "--npz", "bad.npz"]) == 1
     assert word in capsys.readouterr().err
 
 
-def test_evaluate_refuses_files_that_are_no_npz(desk, judge, capsys):
+def test_evaluate_refuses_files_that_are_no_npz(desk, classifier, capsys):
     Path("half.npz").write_bytes(b"PK\x03\x04 cut off")
     assert main(["evaluate", "--npz", "half.npz"]) == 1
     assert "damaged" in capsys.readouterr().err
@@ -468,7 +473,7 @@ def test_doctor_finds_all_well_without_the_network(desk, monkeypatch, capsys):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("doctor used the network"))
     assert main(["doctor"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
-    for word in ("torch ", "device", "memory", "CIFAR-10     not there", "digits_judge", "All is well"):
+    for word in ("torch ", "device", "memory", "CIFAR-10     not there", "digits_classifier", "All is well"):
         assert word in said
     assert f"there: {desk / 'mnist.npz'}" in said
 
@@ -477,27 +482,26 @@ def test_doctor_names_what_is_broken_and_what_to_do(desk, monkeypatch, capsys):
     (desk / "mnist.npz").write_bytes((desk / "mnist.npz").read_bytes()[:1000])
     folder = desk / "pretrained"
     folder.mkdir()
-    for path in weights.FOLDER.glob("digits_judge.*"):
+    for path in weights.FOLDER.glob("digits_classifier.*"):
         shutil.copy(path, folder)
-    with open(folder / "digits_judge.safetensors", "ab") as file:
+    with open(folder / "digits_classifier.safetensors", "ab") as file:
         file.write(b"x")
     monkeypatch.setattr(weights, "FOLDER", folder)
     assert main(["doctor"]) == 1
     advice = [line for line in capsys.readouterr().out.splitlines() if line.startswith("What to do")]
     assert any("mnist.npz" in line and "Replace it" in line for line in advice)
-    assert any("digits_judge" in line and "SHA-256" in line for line in advice)
+    assert any("digits_classifier" in line and "SHA-256" in line for line in advice)
     assert any("'digits'" in line and "missing" in line for line in advice)
 
 
 def test_the_shipped_model_draws_what_is_asked(desk):
     assert main(["generate", "7", "--count", "40", "--steps", "20", "--out", "sevens.npz"]) == 0
-    x, y = commands.read_pictures("sevens.npz")
-    assert metrics.accuracy(weights.load_classifier(), x, y) >= 0.9
+    x, y = evaluate.read_pictures("sevens.npz")
+    assert metrics.accuracy(weights.load_model("digits_classifier"), x, y) >= 0.9
 
 
-def test_evaluate_draws_by_the_protocol_unless_told_otherwise():
+def test_pictures_are_sampled_by_the_protocol_unless_told_otherwise():
     plain, told = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
-    for protocol in (metrics.PROTOCOL, prompted.PROTOCOL, commands.DRAW):
-        assert commands.sampler(plain, protocol) == {**protocol, "batch": commands.batch_size()}
-        assert commands.sampler(told, protocol) == {**protocol, "batch": commands.batch_size(), "steps": 7, "eta": 1}
-    assert commands.DRAW == {"method": "ddim", "steps": 50}
+    for protocol in (metrics.PROTOCOL, prompt_following.PROTOCOL, SamplerSettings()):
+        assert options.sampler(plain, protocol) == protocol
+        assert options.sampler(told, protocol) == replace(protocol, steps=7, eta=1)

@@ -19,9 +19,9 @@ from test_notebooks import LONGEST_CELL
 
 from diffusion_lessons import runtime
 from diffusion_lessons.classroom import colab
-from diffusion_lessons.classroom.exercises import record
-from diffusion_lessons.classroom.grading.notebook import as_python
 from diffusion_lessons.datasets.files import data_folder
+from diffusion_lessons.exercises import record
+from diffusion_lessons.grading.notebook import as_python
 from diffusion_lessons.samplers import PictureNoise
 
 ROOT = Path(__file__).resolve().parent.parent

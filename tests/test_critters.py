@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_lessons import recipes, weights
-from diffusion_lessons.datasets import critters, scenery, to_float
+from diffusion_lessons import weights
+from diffusion_lessons.datasets import critters, to_float
 from diffusion_lessons.datasets.critters import ATTRIBUTES, COATS, HELD_OUT, PLACES, PROPS, SUBJECTS, Scenes
-from diffusion_lessons.datasets.shapes import Painting
+from diffusion_lessons.datasets.procedural import scenery
+from diffusion_lessons.datasets.procedural.shapes import Painting
+from diffusion_lessons.training import recipes
 
 EVERY = torch.tensor(list(itertools.product(range(5), range(8), range(5), range(5))))    # all with somebody, 1,000
 

@@ -18,7 +18,6 @@ from diffusion_lessons.datasets import (
     cifar,
     digits,
     draw_digits,
-    drawn,
     files,
     load_cifar,
     load_digits,
@@ -27,6 +26,7 @@ from diffusion_lessons.datasets import (
     to_uint8,
     toy,
 )
+from diffusion_lessons.datasets.procedural import digits as procedural_digits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -417,11 +417,11 @@ def test_a_bigger_size_is_the_same_drawing():
 
 
 def test_every_way_of_writing_is_a_path_of_points_evenly_apart():
-    for digit, variants in drawn.GLYPHS.items():
+    for digit, variants in procedural_digits.GLYPHS.items():
         for k in range(len(variants)):
-            control, curve, pen_down = drawn.pen_path(digit, k)
-            assert curve.shape == (drawn.POINTS, len(control))
-            assert torch.allclose(curve.sum(dim=1), torch.ones(drawn.POINTS), atol=1e-5)
+            control, curve, pen_down = procedural_digits.pen_path(digit, k)
+            assert curve.shape == (procedural_digits.POINTS, len(control))
+            assert torch.allclose(curve.sum(dim=1), torch.ones(procedural_digits.POINTS), atol=1e-5)
             steps = (curve @ control).diff(dim=0).norm(dim=1)
             assert int((~pen_down).sum()) == len(variants[k][1])  # one end to each stroke
             drawn_steps = steps[pen_down[:-1]]
@@ -499,7 +499,7 @@ def test_the_outline_lies_on_the_rabbits_edge_and_reaches_ears_and_feet():
 
 
 def rabbit_distance(place):
-    from diffusion_lessons.datasets.rabbit import silhouette
+    from diffusion_lessons.datasets.procedural.rabbit import silhouette
 
     return silhouette(place.T)
 

@@ -15,8 +15,8 @@ import textwrap
 import pytest
 import torch
 
-from diffusion_lessons.classroom.exercises import EXERCISES, judging
-from diffusion_lessons.classroom.exercises.judging import copies, judge, leaves
+from diffusion_lessons.exercises import EXERCISES, judging
+from diffusion_lessons.exercises.judging import copies, judge, leaves
 from diffusion_lessons.schedules import Schedule, make_schedule
 
 ALL = list(EXERCISES.values())

@@ -11,11 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffusion_lessons import forward, samplers
-from diffusion_lessons.classroom import exercises
-from diffusion_lessons.classroom.exercises import EXERCISES, check, hint, judging, record, solution
-from diffusion_lessons.classroom.exercises.judging import close, judge
-from diffusion_lessons.classroom.exercises.limits import TooLong, within
+from diffusion_lessons import exercises, forward, samplers
+from diffusion_lessons.exercises import EXERCISES, check, hint, judging, record, solution
+from diffusion_lessons.exercises.judging import close, judge
+from diffusion_lessons.exercises.limits import TooLong, within
 from diffusion_lessons.schedules import make_schedule
 
 ALL = list(EXERCISES.values())
@@ -151,7 +150,7 @@ def test_the_solution_shows_code_of_the_package_or_the_reference(exercise, capsy
     for thing in exercise.shows or [exercise.reference]:
         function = thing.fget if isinstance(thing, property) else thing
         assert function.__module__.startswith("diffusion_lessons.")
-        assert ".classroom" not in function.__module__ or not exercise.shows
+        assert ".exercises" not in function.__module__ or not exercise.shows
         assert inspect.getsource(function).strip().splitlines()[-1].strip() in said
 
 

@@ -21,13 +21,13 @@ import pytest
 import torch
 
 import diffusion_lessons
+from diffusion_lessons import grading
 from diffusion_lessons.__main__ import main
-from diffusion_lessons.classroom import grading
-from diffusion_lessons.classroom.exercises import EXERCISES, judging
-from diffusion_lessons.classroom.exercises.judging import judge
-from diffusion_lessons.classroom.grading import notebook, sandbox, wire
-from diffusion_lessons.classroom.grading.sandbox import Sandbox, can_isolate
+from diffusion_lessons.exercises import EXERCISES, judging
+from diffusion_lessons.exercises.judging import judge
 from diffusion_lessons.forward import Prediction
+from diffusion_lessons.grading import notebook, sandbox, wire
+from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
 from diffusion_lessons.schedules import from_betas
 
 PACKAGE = Path(diffusion_lessons.__file__).parent
@@ -86,7 +86,7 @@ def test_an_answer_in_plain_torch_is_right_in_every_exercise(tmp_path):
 
 
 WRONG = {
-    "1.1": ("from diffusion_lessons.adversarial import discriminator_loss as f", "No module named"),
+    "1.1": ("from diffusion_lessons.training.gan import discriminator_loss as f", "No module named"),
     "1.2": ("class Loss:\n    def __call__(self, fake):\n        return fake.exp().mean()\nf = Loss", "takes no"),
     "1.3": ("def f(points, centres, sigma):\n    return len(sigma)", "in line 2 of its cell: return len(sigma)"),
     "1.4": ("def f(x):\n    return torch.pdist(x.flatten(1)).mean()", EXERCISES["1.4"].mistakes[1][1]),
@@ -237,8 +237,8 @@ MODULES = {"own.py": "from other import power\ndef root(x):\n    return power(x,
 KERNEL = """
 import json, os, sys
 from IPython.core.interactiveshell import InteractiveShell
-from diffusion_lessons.classroom.exercises import EXERCISES
-from diffusion_lessons.classroom.exercises.judging import judge
+from diffusion_lessons.exercises import EXERCISES
+from diffusion_lessons.exercises.judging import judge
 said, found = [], {}
 def check(id, attempt):
     said.append(judge(EXERCISES[id], attempt).state)

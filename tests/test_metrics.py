@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_lessons import metrics, weights
+from diffusion_lessons import weights
 from diffusion_lessons.datasets import load_digits, ring, to_float, toy
-from diffusion_lessons.metrics import (
+from diffusion_lessons.evaluation import metrics
+from diffusion_lessons.evaluation.metrics import (
     accuracy,
     features,
     frechet_distance,

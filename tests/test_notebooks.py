@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from diffusion_lessons.classroom.colab import FIRST_CELL
-from diffusion_lessons.classroom.grading.notebook import as_python
+from diffusion_lessons.grading.notebook import as_python
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"

@@ -12,9 +12,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from diffusion_lessons import photo, schedules, weights
+from diffusion_lessons import schedules, weights
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.forward import Prediction, from_x0, signal_and_noise
+from diffusion_lessons.pipelines import photo
 
 COSINE = schedules.cosine(1000)
 

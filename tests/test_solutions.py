@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffusion_lessons.classroom.exercises import EXERCISES, record
+from diffusion_lessons.exercises import EXERCISES, record
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))

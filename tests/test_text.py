@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffusion_lessons import recipes, schedules, training
-from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons import schedules, training
+from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.models.text import (
     END,
     PAD,
@@ -24,6 +24,7 @@ from diffusion_lessons.models.text import (
     same_form,
 )
 from diffusion_lessons.models.unet import UNet
+from diffusion_lessons.training import recipes
 
 TOKENS = Tokenizer(["a", "cat", "frog", "green", "in", "on", "snow", "stilts", "the"], longest=6)
 PROMPTS = ["a green frog on stilts", "frog", "the snow", ""]

@@ -13,17 +13,18 @@ import pytest
 import torch
 from killable_run import denoiser, pictures, trainer
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_lessons import training
+from diffusion_lessons import samplers, training
 from diffusion_lessons.datasets import to_float
-from diffusion_lessons.forward import add_noise
-from diffusion_lessons.guidance import Guided
-from diffusion_lessons.models.denoiser import Denoiser
+from diffusion_lessons.denoiser import Denoiser
+from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.models.unet import time_embedding
 from diffusion_lessons.runtime import atomic_write
-from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.samplers import PerSampleNoise, sample
 from diffusion_lessons.schedules import make_schedule
 from diffusion_lessons.training import Trainer, load_checkpoint, run, save_checkpoint
+from diffusion_lessons.training.base import lr_factor
 
 
 def everything(run):
@@ -83,7 +84,8 @@ def test_another_seed_gives_other_weights():
 
 def drawn(count=300, batch=32, **settings):
     t = trainer(batch=batch, **settings)
-    x0, at, eps, y = (torch.cat(part) for part in zip(*(t.draw(k) for k in range(count)), strict=True))
+    batches = (t.sample_batch(t.step_generator(k)) for k in range(count))
+    x0, at, eps, y = (torch.cat(part) for part in zip(*batches, strict=True))
     return t, x0, at, eps, y
 
 
@@ -103,13 +105,13 @@ def test_t_covers_all_of_1_to_T_evenly_with_both_ends():
 
 
 def test_times_can_be_narrowed():
-    _, _, at, _, _ = drawn(count=20, times=(99, 100))
+    _, _, at, _, _ = drawn(count=20, t_range=(99, 100))
     assert at.unique().tolist() == [99, 100]
 
 
 def test_pictures_are_drawn_evenly_with_their_own_labels():
     x, y = pictures()
-    _, x0, _, _, labels = drawn(drop_label=0.0)
+    _, x0, _, _, labels = drawn(cond_drop_prob=0.0)
     assert x0.dtype == torch.float32
     which = torch.cdist(x0.flatten(1), to_float(x).flatten(1)).argmin(1)
     assert torch.equal(x0, to_float(x)[which])
@@ -120,7 +122,7 @@ def test_pictures_are_drawn_evenly_with_their_own_labels():
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 def test_labels_are_hidden_at_the_asked_rate(rate):
-    _, _, _, _, y = drawn(drop_label=rate)
+    _, _, _, _, y = drawn(cond_drop_prob=rate)
     hidden = (y == 2).double().mean().item()   # "no label" of a network of two classes
     assert abs(hidden - rate) <= 4.5 * math.sqrt(rate * (1 - rate) / len(y))
 
@@ -138,37 +140,39 @@ def test_the_noise_is_standard_and_new_at_each_step():
 # ---- the step itself
 
 
-def test_the_average_follows_its_formula():
-    t = trainer(6, ema=0.3)   # low enough that both branches of min() come up
-    average = {k: v.double() for k, v in weights(t.average).items()}
+def test_the_ema_follows_its_formula():
+    t = trainer(6, ema_decay=0.3)   # low enough that both branches of min() come up
+    ema = {k: v.double() for k, v in weights(t.ema).items()}
     for step in t:
         d = min(0.3, (1 + step.step) / (10 + step.step))
         for name, now in t.denoiser.state_dict().items():
-            average[name] = d * average[name] + (1 - d) * now.double()
-            torch.testing.assert_close(t.average.state_dict()[name].double(), average[name], rtol=1e-5, atol=1e-7)
-    assert not any(p.requires_grad for p in t.average.parameters())
+            ema[name] = d * ema[name] + (1 - d) * now.double()
+            torch.testing.assert_close(t.ema.state_dict()[name].double(), ema[name], rtol=1e-5, atol=1e-7)
+    assert not any(p.requires_grad for p in t.ema.parameters())
 
 
 def test_the_learning_rate_goes_up_and_then_down_to_nothing():
     t = trainer(100, lr=0.01)
-    rates = []
+    rates = t.lr_scheduler.get_last_lr()
     for step in t:
-        rates.append(t.optimizer.param_groups[0]["lr"])
+        rates += t.lr_scheduler.get_last_lr()    # of the next step
         if step.step == 12:
             break
     assert rates == pytest.approx([0.01 * min(1, (k + 1) / 10) * (1 + math.cos(math.pi * k / 100)) / 2
-                                   for k in range(12)])
-    assert t.learning_rate(99) < 0.001 * 0.01
-    flat = trainer(100, lr=0.01, constant=True)
-    assert [flat.learning_rate(k) for k in (0, 9, 50, 99)] == pytest.approx([0.001, 0.01, 0.01, 0.01])
+                                   for k in range(13)])
+    assert lr_factor(99, 100) < 0.001
+    assert [lr_factor(k, 100, "constant") for k in (0, 9, 50, 99)] == pytest.approx([0.1, 1, 1, 1])
+    assert [lr_factor(k, 10_000, "constant") for k in (0, 199, 200)] == pytest.approx([0.005, 1, 1])
+    with pytest.raises(ValueError, match="known are cosine, constant, one_cycle"):
+        trainer(1, lr_schedule="linear")
 
 
 def test_the_first_step_is_one_of_adamw_on_the_cut_gradient():
     """AdamW's first step moves each weight by lr in the direction of its gradient's sign, however long it is."""
     t = trainer(100, lr=0.01)
     before = weights(t.denoiser)
-    x0, at, eps, y = t.draw(0)
-    loss = t.denoiser.loss(x0, add_noise(x0, at, eps, t.denoiser.schedule), at, eps, y).mean()
+    x0, at, eps, y = t.sample_batch(t.step_generator(0))
+    loss = t.denoiser.loss(x0, at, eps, y).mean()
     said = next(iter(t))
     assert said.step == 1
     assert said.loss == pytest.approx(loss.item(), rel=1e-5)
@@ -176,7 +180,7 @@ def test_the_first_step_is_one_of_adamw_on_the_cut_gradient():
     assert torch.cat([g.flatten() for g in gradients]).norm() <= 1.0001   # cut to length 1
     for (name, p), g in zip(t.denoiser.named_parameters(), gradients, strict=True):
         clear = g.abs() > 1e-5
-        torch.testing.assert_close((p - before[name])[clear], -t.learning_rate(0) * g.sign()[clear],
+        torch.testing.assert_close((p - before[name])[clear], -0.01 * lr_factor(0, 100) * g.sign()[clear],
                                    rtol=0.01, atol=1e-7)
 
 
@@ -184,11 +188,11 @@ def test_a_long_gradient_is_cut_to_length_1_and_keeps_its_direction():
     """Pictures a hundred times too bright make a gradient much longer than 1."""
     bright = pictures()[0].float()
     t = training.Trainer(denoiser(), bright, steps=1, batch=8, check_range=False)
-    x0, at, eps, _ = t.draw(0)
-    loss = t.denoiser.loss(x0, add_noise(x0, at, eps, t.denoiser.schedule), at, eps).mean()
+    x0, at, eps, _ = t.sample_batch(t.step_generator(0))
+    loss = t.denoiser.loss(x0, at, eps).mean()
     whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(t.denoiser.parameters()))])
     assert whole.norm() > 10
-    t.one_step()
+    t.train_step()
     cut = torch.cat([p.grad.flatten() for p in t.denoiser.parameters()])
     torch.testing.assert_close(cut, whole / whole.norm(), rtol=1e-3, atol=1e-6)
 
@@ -217,25 +221,133 @@ def test_it_reaches_the_best_loss_there_can_be_on_gaussian_data(g):
     ab = s.alpha_bar[1:, None]
     best = (c / (ab * c + 1 - ab)).mean().item()
 
-    average = run(Trainer(Denoiser(PointNet(), s), data, steps=800, batch=256, lr=5e-3, ema=0.99))
+    average = run(Trainer(Denoiser(PointNet(), s), data, steps=800, batch=256, lr=5e-3, ema_decay=0.99))
     n = 40_000
     x0 = mu + c.sqrt() * torch.randn(n, 2, generator=g)
     t, eps = torch.randint(1, 1001, (n,), generator=g), torch.randn(n, 2, generator=g)
     with torch.no_grad():
-        loss = average.loss(x0, add_noise(x0, t, eps, s), t, eps).mean().item()
+        loss = average.loss(x0, t, eps).mean().item()
     assert 0.97 * best < loss < 1.06 * best   # the lower bound: it cannot know more than there is to know
 
-    made = finish(sample(average, PictureNoise(0, 2000)((2,)), s, 50))
+    made = samplers.run(sample(average, PerSampleNoise(0, 2000)((2,)), s, 50))
     assert (made.mean(0) - mu).abs().max() < 0.06
     assert (made.std(0) / c.sqrt() - 1).abs().max() < 0.12
 
 
 def test_it_learns_which_label_is_which():
-    average = run(trainer(150, lr=5e-3, batch=32, ema=0.95))
+    average = run(trainer(150, lr=5e-3, batch=32, ema_decay=0.95))
     y = torch.arange(40) % 2
-    made = finish(sample(Guided(average, y, 1.5), PictureNoise(0, 40)((1, 8, 8)), average.schedule, 20))
+    made = samplers.run(sample(CFGDenoiser(average, y, 1.5), PerSampleNoise(0, 40)((1, 8, 8)), average.schedule, 20))
     top, bottom = made[:, 0, :4].mean((1, 2)), made[:, 0, 4:].mean((1, 2))
     assert torch.equal(top > bottom, y == 0)
+
+
+# ---- wrapped, in several processes, and without waiting for the device
+
+
+class Wrapped(nn.Module):
+    """What DistributedDataParallel looks like from outside: only its forward may be called."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.calls = module, 0
+
+    def forward(self, *args):
+        self.calls += 1
+        return self.module(*args)
+
+
+def test_a_wrapped_denoiser_trains_like_the_bare_one_and_only_its_forward_is_called():
+    bare, inner = trainer(5), denoiser()
+    wrapped = Trainer(inner, *pictures(), steps=5, batch=8, model=Wrapped(inner))
+    inner.forward_calls = 0
+    inner.register_forward_hook(lambda module, *_: setattr(module, "forward_calls", module.forward_calls + 1))
+    run(bare)
+    run(wrapped)
+    assert wrapped.model.calls == inner.forward_calls == 5
+    assert same(everything(wrapped), everything(bare))    # so a checkpoint of one fits the other
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 2)])
+def test_ranks_draw_different_batches_and_rank_0_those_of_a_single_process(ranks, monkeypatch):
+    drawn = []
+    for rank in ranks:
+        monkeypatch.setattr(training.base, "rank", lambda rank=rank: rank)
+        t = trainer(3)
+        drawn.append([t.sample_batch(t.step_generator(k)) for k in range(3)])
+    for one, other in zip(*drawn):
+        assert not torch.equal(one[2], other[2])
+    monkeypatch.undo()
+    t = trainer(3)
+    assert torch.equal(drawn[0][1][2], t.sample_batch(t.step_generator(1))[2]) == (ranks[0] == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt" or not torch.distributed.is_available(), reason="needs gloo")
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    """Both ranks hold the same weights; the first step's gradient is the mean of both ranks' own."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen([sys.executable, killable_run.__file__, "--together", str(tmp_path), str(rank)],
+                                  env=env, stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
+    for process in processes:
+        words = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, words
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert same(everything(one["state"]["weights"]), everything(two["state"]["weights"]))
+    assert not torch.equal(one["eps"], two["eps"])
+
+    alone = trainer(3)
+    generators = [torch.Generator().manual_seed(rank * 0x9E3779B1) for rank in (0, 1)]
+    losses = [alone.denoiser.loss(*alone.sample_batch(g)).mean() for g in generators]
+    gradients = torch.autograd.grad(sum(losses) / 2, list(alone.denoiser.parameters()))
+    for ours, theirs in zip(gradients, one["gradients"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that leave a tensor for Python (item, bool, float): each makes a GPU wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_from_the_device_until_its_time():
+    t = trainer(40)
+    t.read_every = 10    # as on a GPU
+    t.train_step()
+    with Reads() as reads:
+        steps = [t.train_step() for _ in range(8)]
+    assert reads.count == 0
+    with Reads() as reads:
+        assert steps[-1].loss > 0
+    assert reads.count == 1
+
+
+def test_the_losses_that_are_read_late_are_the_same():
+    late, early = trainer(25), trainer(25)
+    late.read_every = 10
+    assert [step.loss for step in late] == [step.loss for step in early]
+    assert same(everything(late), everything(early))
+
+
+@pytest.mark.parametrize("read_every", [1, 10])
+def test_no_gradient_that_is_not_finite_reaches_the_weights(read_every, tmp_path):
+    """With late readings the bad gradient becomes 0, the error follows, and no checkpoint is written after it."""
+    x, y = pictures()
+    t, seen = Trainer(denoiser(), to_float(x), y, steps=200, batch=8), []
+    t.read_every = read_every
+    for _ in range(12):
+        t.train_step()
+    t.x[:] = math.nan
+    with pytest.raises(FloatingPointError, match="the loss of step 13 is nan") as caught:
+        run(t, tmp_path / "run.pt", every=4, callback=lambda step: seen.append(step.step))
+    assert len(seen) < read_every
+    assert all(w.isfinite().all() for w in t.denoiser.parameters())
+    assert not (tmp_path / "run.pt").exists()
+    assert ("was left out" in str(caught.value)) == (read_every > 1)
 
 
 # ---- broken off and continued
@@ -320,14 +432,14 @@ def stop_at(step, times=1):
 def test_ctrl_c_ends_after_the_step_in_hand_and_keeps_it(tmp_path):
     t, checkpoint = trainer(20), tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt, match="step 7"):
-        run(t, checkpoint, every=5, watch=stop_at(7))
+        run(t, checkpoint, every=5, callback=stop_at(7))
     assert t.step == 7
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler   # put back
     again = trainer(20)
     load_checkpoint(checkpoint, again)
     assert same(everything(again), everything(t))
     with pytest.raises(KeyboardInterrupt):   # without a checkpoint the trainer still has it all
-        run(t, watch=stop_at(9))
+        run(t, callback=stop_at(9))
     assert t.step == 9
     run(t)
     run(again)
@@ -338,14 +450,14 @@ def test_ctrl_c_ends_after_the_step_in_hand_and_keeps_it(tmp_path):
 def test_a_second_ctrl_c_interrupts_at_once():
     t = trainer(20)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(t, watch=stop_at(3, times=2))
+        run(t, callback=stop_at(3, times=2))
     assert "stopped after" not in str(caught.value)
 
 
 def test_ctrl_c_never_slips_between_asking_and_saving(tmp_path, monkeypatch):
     """The worst moment: just after run() has looked for the first time in a step."""
     answers = iter([False, True, True])
-    inner = training.stop_between_steps
+    inner = training.base.stop_between_steps
 
     class Patched:
         def __enter__(self):
@@ -356,7 +468,7 @@ def test_ctrl_c_never_slips_between_asking_and_saving(tmp_path, monkeypatch):
         def __exit__(self, *args):
             return self.context.__exit__(*args)
 
-    monkeypatch.setattr(training, "stop_between_steps", Patched)
+    monkeypatch.setattr(training.base, "stop_between_steps", Patched)
     t = trainer(20)
     with pytest.raises(KeyboardInterrupt):
         run(t, tmp_path / "run.pt", every=1000)
@@ -373,12 +485,12 @@ def test_run_saves_as_often_as_asked_and_shows_every_step(tmp_path):
         seen.append(step.step)
         saved.append(torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0)
 
-    assert run(t, checkpoint, every=3, watch=watch) is t.average
+    assert run(t, checkpoint, every=3, callback=watch) is t.ema
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert saved == [0, 0, 0, 3, 3, 3, 6]
     assert torch.load(checkpoint, weights_only=True)["step"] == 7
     done = trainer(7)   # a finished run is not trained any further
-    run(done, checkpoint, watch=watch)
+    run(done, checkpoint, callback=watch)
     assert seen[-1] == 7
     assert len(seen) == 7
     assert same(everything(done), everything(t))
@@ -405,7 +517,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(tmp_path)
         state, step = everything(t), seen.step
 
     with pytest.raises(FloatingPointError, match="lower learning rate") as caught:
-        run(t, tmp_path / "run.pt", every=1, watch=watch)
+        run(t, tmp_path / "run.pt", every=1, callback=watch)
     assert f"the loss of step {step + 1} is nan" in str(caught.value)
     assert f"those of step {step}" in str(caught.value)
     assert step >= 1
@@ -434,8 +546,8 @@ def test_a_gradient_that_is_no_number_stops_the_run_too():
     assert [p.item() for p in t.denoiser.parameters()] == [1.0, 0.0]
 
 
-OTHERS = {"steps": 21, "seed": 5, "batch": 4, "lr": 1e-3, "ema": 0.9, "drop_label": 0.2, "weighting": "eps",
-          "times": (1, 50), "constant": True}
+OTHERS = {"steps": 21, "seed": 5, "batch": 4, "lr": 1e-3, "ema_decay": 0.9, "cond_drop_prob": 0.2, "weighting": "eps",
+          "t_range": (1, 50), "lr_schedule": "constant"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -455,7 +567,7 @@ def test_the_checkpoint_of_another_network_is_refused(tmp_path):
     path, (x, y) = tmp_path / "run.pt", pictures()
     save_checkpoint(path, trainer(20))
     kept = path.read_bytes()
-    for other in (denoiser(channels=(8, 24)), denoiser(blocks=2), denoiser(T=50), denoiser(target="eps")):
+    for other in (denoiser(channels=(8, 24)), denoiser(blocks=2), denoiser(T=50), denoiser(prediction_type="eps")):
         with pytest.raises(ValueError):
             run(Trainer(other, x, y, steps=20, batch=8), path)
     with pytest.raises(ValueError, match="pictures=40, not 39"):

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusion_lessons.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.forward import add_noise, add_one_step, velocity
-from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
 from diffusion_lessons.models.unet import Attention, UNet, time_embedding
 from diffusion_lessons.schedules import SCHEDULES, make_schedule
 

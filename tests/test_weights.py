@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusion_lessons import generation, metrics, recipes, weights
-from diffusion_lessons.models.critic import Classifier
-from diffusion_lessons.models.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons import weights
+from diffusion_lessons.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons.evaluation import metrics
+from diffusion_lessons.models.classifiers import Classifier
 from diffusion_lessons.models.gan import DigitGenerator
+from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.schedules import constant, from_betas, linear, make_schedule
+from diffusion_lessons.training import recipes
 
 
 @pytest.fixture
@@ -207,7 +210,7 @@ def test_shipped_denoisers_are_ready_and_have_learned(name, g):
 def test_the_shipped_digits_are_read_as_they_were_asked_for():
     """50 pictures in 20 steps, judged by the shipped judge."""
     y = torch.arange(50) % 10
-    x = generation.draw(weights.load_denoiser("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], steps=20)
+    x = text_to_image.draw(weights.load_denoiser("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], steps=20)
     judge = weights.load_classifier()
     assert metrics.accuracy(judge, x, y) >= 0.94
     assert metrics.accuracy(judge, x[torch.randperm(50, generator=torch.Generator().manual_seed(0))], y) < 0.5

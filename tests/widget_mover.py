@@ -59,7 +59,7 @@ def moves(widget):
     if isinstance(widget, (w.IntText, w.FloatText)):
         return [("value", v) for v in [0, 1, widget.value]]
     if isinstance(widget, (w.Text, w.Textarea)):
-        return [("value", v) for v in ["", "something else", widget.value]]
+        return [("value", v) for v in ["", "something else", "1", widget.value]]
     return []
 
 

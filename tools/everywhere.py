@@ -3,7 +3,7 @@
     python tools/everywhere.py                       all settings, one by one (hours), into docs/reliability.md
     python tools/everywhere.py --list                which settings there are
     python tools/everywhere.py --only avx2-1 lowest  these alone; the other rows of the table stay as they are
-    python tools/everywhere.py --only default-2 --no-table -- tests/test_adversarial.py    only these tests
+    python tools/everywhere.py --only default-2 --no-table -- tests/test_gan_training.py    only these tests
 
 A processor without AVX-512 takes other kernels than one with it, and sums in another order; so does another number of
 threads. What hangs on that rounding fails here. The versions are built in .venv-everywhere (5 GB each): the lowest

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from diffusion_lessons import datasets, forward, generation, prompted, samplers, schedules, weights
+from diffusion_lessons import datasets, forward, samplers, schedules, weights
+from diffusion_lessons.evaluation import prompt_following
 from diffusion_lessons.guidance import Guided
+from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.samplers import PictureNoise
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -24,9 +26,9 @@ def results(denoiser, card, tokenizer):
     """The loop at work; many pictures that were asked for by sentences, and by digits."""
     guided = Guided(denoiser, tokenizer(PROMPT), card["w"])
     steps = list(samplers.sample(guided, PictureNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
-    rows = prompted.some_of(prompted.combinations(), 40, seed=0)
-    critters = prompted.drawn(denoiser, tokenizer, rows, card["w"], seed=0)
-    digits = generation.draw(weights.load_denoiser("digits"), torch.arange(40) // 4, (1, 28, 28),
+    rows = prompt_following.some_of(prompt_following.combinations(), 40, seed=0)
+    critters = prompt_following.drawn(denoiser, tokenizer, rows, card["w"], seed=0)
+    digits = text_to_image.draw(weights.load_denoiser("digits"), torch.arange(40) // 4, (1, 28, 28),
                              w=weights.card("digits")["w"], seed=0)
 
     figure = Figure(figsize=(11, 9.4), layout="constrained", dpi=110)
@@ -111,7 +113,7 @@ def show(axis, x):
 
 def main():
     denoiser, card = weights.load_denoiser("critters"), weights.card("critters")
-    tokenizer = generation.tokenizer(card)
+    tokenizer = text_to_image.tokenizer(card)
     for name, figure in (("results", results(denoiser, card, tokenizer)), ("lessons", lessons(denoiser, tokenizer))):
         figure.savefig(DOCS / f"{name}.png")
         print(DOCS / f"{name}.png")

@@ -21,8 +21,8 @@ from unittest import mock
 
 import nbformat
 
-from diffusion_lessons.classroom.exercises import EXERCISES, record
-from diffusion_lessons.classroom.grading.notebook import as_python, checks
+from diffusion_lessons.exercises import EXERCISES, record
+from diffusion_lessons.grading.notebook import as_python, checks
 
 FOLDER = Path(__file__).resolve().parent.parent
 BUILD = FOLDER / "build"

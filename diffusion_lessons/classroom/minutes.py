@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from diffusion_lessons import recipes, runtime
+from diffusion_lessons import runtime
+from diffusion_lessons.training import recipes
 
 FILE = Path(__file__).with_name("minutes.json")     # written by `make times`
 

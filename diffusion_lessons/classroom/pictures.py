@@ -6,7 +6,7 @@ import torch
 from matplotlib.textpath import TextPath
 
 from diffusion_lessons.classroom.style import Drawing, styled
-from diffusion_lessons.datasets.pictures import to_uint8
+from diffusion_lessons.datasets.labeled_images import to_uint8
 
 DPI, GAP, WIDTH = 100, 8, 960     # all in screen pixels; WIDTH is what a notebook's column holds
 SMALL, LARGE = 13, 16             # font sizes in points

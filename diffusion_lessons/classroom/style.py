@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from diffusion_lessons.generation import shown
+from diffusion_lessons.pipelines.text_to_image import shown
 
 # Okabe & Ito's eight colours, told apart by people with any of the usual kinds of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"

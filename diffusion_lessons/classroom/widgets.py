@@ -19,10 +19,10 @@ from diffusion_lessons.classroom.style import ORANGE, VERMILLION
 from diffusion_lessons.datasets import critters
 from diffusion_lessons.datasets.captions import phrase
 from diffusion_lessons.forward import add_noise
-from diffusion_lessons.generation import shown
 from diffusion_lessons.guidance import Guided
-from diffusion_lessons.models.gan import globe
+from diffusion_lessons.models.gan import latent_sphere
 from diffusion_lessons.models.text import attention_maps
+from diffusion_lessons.pipelines.text_to_image import shown
 from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample, timesteps
 from diffusion_lessons.schedules import make_schedule
 
@@ -49,6 +49,10 @@ function name(box) {
         });
         number.setAttribute('role', 'textbox');
         number.setAttribute('aria-label', words);
+    });
+    box.querySelectorAll('.widget-radio').forEach(function (group) {
+        group.setAttribute('role', 'radiogroup');
+        group.setAttribute('aria-label', group.querySelector('.widget-label').textContent);
     });
     box.querySelectorAll('.widget-play button').forEach(function (button) {
         var sign = button.querySelector('i').classList;
@@ -192,7 +196,7 @@ def walk_slider(generator, seed=0, step=30):
 
     @torch.no_grad()
     def pictures(turn, tilt):
-        return generator(globe(generator.latent, turn, tilt, seed).to(next(generator.parameters()).device)).cpu()
+        return generator(latent_sphere(generator.latent, turn, tilt, seed).to(next(generator.parameters()).device)).cpu()
 
     atlas = pictures(grid[:, 1], grid[:, 0])
     high, wide = atlas.shape[-2:]
@@ -399,18 +403,18 @@ def _instead_of_the_last(box):
         run, boxes = _shown.get(cell, (None, []))
         if run != shell.execution_count:
             for old in boxes:
-                _close(old)
+                close(old)
             boxes = []
         _shown[cell] = shell.execution_count, [*boxes, box]
     return box
 
 
-def _close(widget):
+def close(widget):
     """Close a widget and all that it is made of: its children, its layout, its style."""
     parts = [getattr(widget, name) for name in widget.keys]
     for part in [*parts, *getattr(widget, "children", ())]:
         if isinstance(part, widgets.Widget):
-            _close(part)
+            close(part)
     widget.unobserve_all()
     widget.close()
 

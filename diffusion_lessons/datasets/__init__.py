@@ -1,12 +1,12 @@
 """Picture sets and 2-D point sets: where the data of the lessons comes from."""
 
-from .cifar import load_cifar
-from .digits import load_digits
-from .drawn import draw_digits
-from .files import data_folder
-from .pictures import Pictures, to_float, to_uint8
-from .rabbit import rabbit
-from .toy import rabbit_outline, ring, spiral, two_moons
+from diffusion_lessons.datasets.cifar import load_cifar
+from diffusion_lessons.datasets.digits import load_digits
+from diffusion_lessons.datasets.files import data_folder
+from diffusion_lessons.datasets.labeled_images import Pictures, to_float, to_uint8
+from diffusion_lessons.datasets.procedural.digits import draw_digits
+from diffusion_lessons.datasets.procedural.rabbit import rabbit
+from diffusion_lessons.datasets.toy import rabbit_outline, ring, spiral, two_moons
 
 __all__ = [
     "Pictures",

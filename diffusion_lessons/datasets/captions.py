@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from .critters import ATTRIBUTES, COATS, HELD_OUT, NO_PROP, PROPS, SUBJECTS
+from diffusion_lessons.datasets.critters import ATTRIBUTES, COATS, HELD_OUT, NO_PROP, PROPS, SUBJECTS
 
 LEFT_OUT, WRONG, COLOUR, PROP, PLACE, PLURAL, PLACE_FIRST = 0.20, 0.12, 0.75, 0.90, 0.85, 0.20, 0.15
 LONGEST = 16    # words in a caption

@@ -1,6 +1,6 @@
 """CIFAR-10: 32x32 colour photos of ten kinds of things (Krizhevsky 2009)."""
 
-from .files import check_split, data_folder, fetch, read_npz, read_torchvision
+from diffusion_lessons.datasets.files import check_split, data_folder, fetch, read_npz, read_torchvision
 
 CLASSES = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
 FOLDER = "cifar-10-batches-py"  # torchvision's name for it

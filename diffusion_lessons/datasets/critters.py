@@ -21,8 +21,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from . import animals, scenery
-from .shapes import Painting, ellipse
+from diffusion_lessons.datasets.procedural import animals, scenery
+from diffusion_lessons.datasets.procedural.shapes import Painting, ellipse
 
 SUBJECTS = (*animals.SUBJECTS, "nobody")
 COATS = {

@@ -1,7 +1,7 @@
 """Handwritten digits: real ones (MNIST) where they can be had, drawn ones otherwise."""
 
-from .drawn import draw_digits
-from .files import check_split, data_folder, fetch, read_npz, read_torchvision
+from diffusion_lessons.datasets.files import check_split, data_folder, fetch, read_npz, read_torchvision
+from diffusion_lessons.datasets.procedural.digits import draw_digits
 
 SOURCES = ("auto", "mnist", "drawn")
 DRAWN = {"train": (12_000, 0), "test": (2_000, 1)}  # how many, and their seed

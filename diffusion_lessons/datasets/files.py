@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .pictures import Pictures
+from diffusion_lessons.datasets.labeled_images import Pictures
 
 PATIENCE = 10.0  # seconds of silence after which the network counts as absent
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, TypeError, AttributeError, ValueError)

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from .rabbit import silhouette
+from diffusion_lessons.datasets.procedural.rabbit import silhouette
 
 RING_RADIUS, RING_SIGMA, RING_MODES = math.sqrt(2), 0.1, 8
 RABBIT_CENTRE, RABBIT_SPREAD = (0.026, -0.010), 0.454  # of the outline as rabbit.py draws it

@@ -6,7 +6,7 @@ Two pairs, small enough for a laptop: points in the plane, and 28x28 digits afte
 import torch
 from torch import nn
 
-from diffusion_lessons.models.points import Waves
+from diffusion_lessons.models.mlp import Waves
 
 
 class PointGenerator(nn.Module):

@@ -1,1 +1,1 @@
-"""What takes a prompt and gives pictures: models, schedules and samplers put together."""
+"""From a prompt or a photo to pictures: a trained denoiser, the sampling loop and what goes around them."""

@@ -11,7 +11,7 @@ CELLS = [
     f"""import sys
 import torch
 from diffusion_lessons.classroom import animate
-from diffusion_lessons.classroom.exercises import check, hint, progress
+from diffusion_lessons.exercises import check, hint, progress
 from diffusion_lessons.forward import add_noise
 sys.path.append({str(TESTS)!r})
 from small_widgets import every_widget

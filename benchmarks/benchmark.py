@@ -1,0 +1,194 @@
+"""How fast is this machine, and how good is what it trains? Ratios within one run; nothing here is asserted by a test.
+
+    python benchmarks/benchmark.py                     speed of the digits network: 2 minutes
+    python benchmarks/benchmark.py --trial 3           train from nothing for 3 minutes, judge 1,000 samples, draw 100
+    python benchmarks/benchmark.py --trial 10 --out page.png
+    python benchmarks/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
+    python benchmarks/benchmark.py --busy              alone and beside two busy processes, by how threads wait: minutes
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from make_weights import judged
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.utils import save_image
+
+from diffusion_lessons import generate, runtime, training
+from diffusion_lessons.datasets import critters
+from diffusion_lessons.evaluation import metrics
+from diffusion_lessons.forward import add_noise
+from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.training.recipes import RECIPES, build, training_set
+
+TOOLS = Path(__file__).resolve().parent
+
+def seconds(work, repeats=7):
+    """The median time of one call, after a first one that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def matrix_product(size=2048):
+    """GFLOP/s of a large float32 matrix product: what this machine can do at best."""
+    a = torch.randn(size, size, device=runtime.device())
+    return 2 * size**3 / seconds(lambda: a @ a) / 1e9
+
+
+def training_step(recipe, data, **change):
+    """Pictures a second and GFLOP/s of whole training steps: drawing, forward, backward, AdamW, averaging."""
+    denoiser = build(recipe)
+    if change.get("channels_last"):
+        denoiser = denoiser.to(memory_format=torch.channels_last)
+    trainer = training.Trainer(denoiser, data.x, data.y, steps=10**6, batch=recipe["batch"], lr=recipe["lr"])
+
+    def work():
+        with torch.autocast("cpu", torch.bfloat16, enabled=change.get("bf16", False)):
+            trainer.one_step()
+
+    took = seconds(work)
+    return recipe["batch"] / took, 3 * flops(denoiser, data) * recipe["batch"] / took / 1e9, trainer, took
+
+
+def flops(denoiser, data):
+    """Floating-point operations of one forward pass of one picture (a multiplication and an addition are two)."""
+    device = runtime.device()
+    x, t = torch.zeros(1, *data.x.shape[1:], device=device), torch.ones(1, dtype=torch.int64, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        denoiser.net(x, t)
+    return counter.get_total_flops()
+
+
+def parts_of_a_step(trainer):
+    """Where the time of a training step goes, as shares of their sum."""
+    x0, t, eps, y = trainer.draw(0)
+    net, schedule = trainer.denoiser, trainer.denoiser.schedule
+    x_t = add_noise(x0, t, eps, schedule)
+    forward = seconds(lambda: net.loss(x0, x_t, t, eps, y))
+    both = seconds(lambda: net.loss(x0, x_t, t, eps, y).mean().backward())
+    times = {"draw and add noise": seconds(lambda: add_noise(*trainer.draw(0)[:3], schedule)),
+             "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
+             "average": seconds(lambda: trainer.update_average(trainer.average, net))}
+    return {name: took / sum(times.values()) for name, took in times.items()}
+
+
+def speed(recipe, data):
+    best = matrix_product()
+    print(f"float32 matrix product: {best:.0f} GFLOP/s on {runtime.device()}, {torch.get_num_threads()} threads")
+    rate, gflops, trainer, _ = training_step(recipe, data)
+    print(f"one forward pass: {flops(trainer.denoiser, data) / 1e6:.0f} MFLOP a picture; "
+          f"{sum(p.numel() for p in trainer.denoiser.parameters()) / 1e6:.2f} M parameters")
+    print(f"training: {rate:.0f} pictures/s, {gflops:.0f} GFLOP/s = {gflops / best:.0%} of the matrix product")
+    for name, share in parts_of_a_step(trainer).items():
+        print(f"    {share:5.1%}  {name}")
+    if runtime.device().type == "cpu":
+        for change in ("channels_last", "bf16"):
+            print(f"the same with {change}: x {training_step(recipe, data, **{change: True})[0] / rate:.2f}")
+    y = torch.arange(16) % 10
+    took = seconds(lambda: text_to_image.draw(trainer.average, y, data.x.shape[1:], w=2.0), 3)
+    print(f"16 samples, 50 steps, guidance: {took:.2f} s")
+
+
+def trial(recipe, data, minutes, out):
+    """Train from nothing for so many minutes and judge."""
+    rate = training_step(recipe, data)[0]
+    steps = int(rate * minutes * 60 / recipe["batch"] * 0.97)      # the number must be known to plan the learning rate
+    trainer = training.Trainer(build(recipe), data.x, data.y, steps=steps, batch=recipe["batch"], lr=recipe["lr"])
+    began = time.perf_counter()
+    average = training.run(trainer)
+    took = time.perf_counter() - began
+    print(f"{steps} steps in {took:.0f} s, {steps * recipe['batch'] / took:.0f} pictures/s", flush=True)
+    print(judged(average, recipe, 1000))
+    if out:
+        x = text_to_image.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1,
+                            **metrics.PROTOCOL)
+        save_image((x + 1) / 2, out, nrow=10)
+        print("100 samples:", out)
+
+
+def sentences():
+    """How long a learner waits for a sentence to become a picture, and how fast scenes are drawn."""
+    start = "from diffusion_lessons import generate, weights; "
+    for what, code in {"import and load": start + "weights.load_denoiser('critters')",
+                       "import, load, one picture": start + "generate('a green frog', count=1)"}.items():
+        took = seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 3)
+        print(f"{what}, in a fresh Python: {took:.2f} s")
+    for count in (1, 16):
+        took = seconds(lambda count=count: generate("a green frog on stilts in the snow", count=count, guidance=4), 3)
+        print(f"{count} pictures, 50 steps, guidance: {took:.2f} s")
+    scenes = critters.draw_scenes(4000)
+    print(f"{4000 / seconds(lambda: critters.paint(scenes), 3):,.0f} scenes a second at 32x32")
+
+
+# How OpenMP's threads wait for each other. 300,000 turns are the own default of GNU's.
+WAITING = {"as the package sets it": {},
+           **{f"{turns:,} turns": {"GOMP_SPINCOUNT": str(turns)} for turns in (0, 1000, 50_000, 300_000)},
+           "one thread": {"OMP_NUM_THREADS": "1"}}
+
+
+def beside_busy_processes(count=2, limit=120):
+    """Sampling and training alone, then beside processes that want a core each: a browser, a video call.
+
+    limit: seconds that one measurement may take
+    """
+    for busy in (0, count):
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+        try:
+            for how, variables in WAITING.items():
+                environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | variables
+                command = [sys.executable, "-c", "import diffusion_lessons, benchmark; benchmark.rates()"]
+                try:
+                    said = subprocess.run(command, env=environ, cwd=TOOLS, capture_output=True, text=True,
+                                          timeout=limit, check=True).stdout.strip()
+                except subprocess.TimeoutExpired:
+                    said = f"more than {limit} s"
+                print(f"beside {busy} busy processes, {how}: {said}", flush=True)
+        finally:
+            for other in others:
+                other.kill()
+
+
+def rates():
+    """Two figures of this process: a guided batch of digits, and steps of training."""
+    recipe = RECIPES["digits"]
+    x, y = torch.zeros(64, 1, 28, 28), torch.arange(64) % 10
+    trainer = training.Trainer(build(recipe), x, y, steps=10**6, batch=64)
+    sampled = seconds(lambda: text_to_image.draw(trainer.average, y[:16], (1, 28, 28), w=2.0, steps=15), 3)
+    trained = 64 / seconds(trainer.one_step, 5)
+    print(f"{sampled:.1f} s for 16 guided digits in 15 steps, {trained:.0f} pictures/s trained")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trial", type=float, metavar="MINUTES")
+    parser.add_argument("--out", help="where to draw 100 samples")
+    parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
+    parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
+    parser.add_argument("--busy", action="store_true", help="measure beside busy processes, nothing else")
+    args = parser.parse_args()
+    if args.critters:
+        return sentences()
+    if args.busy:
+        return beside_busy_processes()
+    recipe = {**RECIPES["digits"], "w": args.w}
+    data = training_set("digits", source="mnist")
+    if args.trial:
+        return trial(recipe, data, args.trial, args.out)
+    return speed(recipe, data)
+
+
+if __name__ == "__main__":
+    main()

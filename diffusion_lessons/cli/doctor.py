@@ -1,0 +1,152 @@
+"""diffusion-lessons doctor: is this machine ready? Changes and downloads nothing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+from diffusion_lessons import __version__
+
+SUMMARY = "is this machine ready? versions, device, data sets, weights, and what to do about what is missing"
+DESCRIPTION = "Is this machine ready? Looks and reports; changes nothing and downloads nothing."
+EXAMPLES = """examples:
+  {prog} doctor
+"""
+
+NEEDED = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "safetensors", "scikit-image", "tqdm")
+SHIPPED = (  # what the lessons need
+    "critters", "critters_classifier", "critters_second", "digits", "digits_classifier", "digits_real",
+    "gan_healthy", "gan_collapsed", "gan_no_noise",
+)  # fmt: skip
+DATA_SETS = {
+    # name: (file in the Keras layout, shape of a picture, torchvision's class and folder, what to do without)
+    "MNIST": ("mnist.npz", (28, 28), "MNIST", "MNIST", "the lessons use synthetic digits instead"),
+    "CIFAR-10": ("cifar10.npz", (32, 32, 3), "CIFAR10", "cifar-10-batches-py",
+                 "the cells that need it use shipped weights and results"),
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """This command has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings.  -> 0, or 1 if something that the lessons need is broken or missing"""
+    print(f"Diffusion Lessons {__version__}")
+    advice = check_software()
+    print_machine()
+    advice += check_data()
+    advice += check_weights()
+    print_vocab()
+    print()
+    if not advice:
+        print("All is well.")
+    for line in advice:
+        print(f"What to do: {line}")
+    return 1 if advice else 0
+
+
+def check_software() -> list[str]:
+    """Print the versions.  -> what to do about what is not installed"""
+    print(f"  {'Python':<12} {platform.python_version()}  ({sys.executable})")
+    missing = []
+    for name in (*NEEDED, "jupyterlab"):
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "not installed"
+            if name == "jupyterlab":  # Colab and editors bring their own notebook
+                found += " (needed only to open the notebooks here: pip install -e '.[lab]')"
+            else:
+                missing.append(name)
+        print(f"  {name:<12} {found}")
+    return [f"{name} is not installed: run pip install -e . in the course's folder" for name in missing]
+
+
+def print_machine() -> None:
+    """Print the system, the device, the cores and the memory."""
+    import torch
+
+    from diffusion_lessons import runtime
+
+    print("\nMachine")
+    print(f"  {'system':<12} {platform.system()} {platform.release()}, {platform.machine()}")
+    print(f"  {'device':<12} {runtime.name(runtime.device())}")
+    print(f"  {'CPU':<12} {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    print(f"  {'memory':<12} {main_memory()}")
+
+
+def main_memory() -> str:
+    """The main memory, in words."""
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return "unknown on this system"
+    return f"{pages * size / 2**30:.1f} GiB"
+
+
+def check_data() -> list[str]:
+    """Print which data sets are there.  -> what to do about broken ones"""
+    from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
+
+    folder, advice = data_folder(), []
+    named = "" if os.environ.get("DIFFUSION_LESSONS_DATA") else "not "
+    print(f"\nData in {folder}  (DIFFUSION_LESSONS_DATA is {named}set)")
+    print(f"  {'free space':<12} {free_space(folder)}")
+    for name, (file, shape, dataset, subfolder, without) in DATA_SETS.items():
+        try:
+            if (folder / file).exists():
+                found = f"there: {read_npz(folder / file, 'test', shape).source}"
+            elif (folder / subfolder).exists():
+                import torchvision.datasets
+
+                kind = getattr(torchvision.datasets, dataset)
+                found = f"there: {read_torchvision(kind, folder, subfolder, 'test', shape).source}"
+            else:
+                found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
+        except ValueError as error:
+            found = "broken"
+            advice.append(str(error))
+        print(f"  {name:<12} {found}")
+    return advice
+
+
+def free_space(folder: Path) -> str:
+    """The free space of the disk that a folder is on, or will be on."""
+    while not folder.exists():
+        folder = folder.parent
+    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+
+
+def print_vocab() -> None:
+    """Print all words that a prompt about critters may have."""
+    from diffusion_lessons.datasets.captions import VOCAB
+
+    print(f"\nWords that a prompt about critters may have ({len(VOCAB)})")
+    print(textwrap.fill(" ".join(VOCAB), 100, initial_indent="  ", subsequent_indent="  "))
+
+
+def check_weights() -> list[str]:
+    """Print which weights are there and whether they are intact.  -> what to do about the others"""
+    from diffusion_lessons import weights
+
+    print(f"\nWeights in {weights.FOLDER}")
+    advice = []
+    for name in sorted({*weights.available(), *SHIPPED}):
+        try:
+            tensors, card = weights.load(name)
+        except (ValueError, OSError) as error:
+            print(f"  {name:<23} missing or broken")
+            advice.append(f"{error}" if name in weights.available() else
+                          f"the weights {name!r} are missing: get them again, for instance with git checkout")
+            continue
+        numbers = sum(x.numel() for x in tensors.values())
+        size = (weights.FOLDER / f"{name}.safetensors").stat().st_size
+        print(f"  {name:<23} intact: {numbers:,} numbers, {size / 2**20:.1f} MiB; {card.get('data', 'no data named')}")
+    return advice

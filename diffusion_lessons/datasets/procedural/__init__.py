@@ -1,0 +1,1 @@
+"""What is drawn in code: digits, animals, scenery."""

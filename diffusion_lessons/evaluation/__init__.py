@@ -1,0 +1,1 @@
+"""How good are the pictures, and do they follow their prompts?"""

@@ -1,0 +1,58 @@
+"""Exercises: `check`, `hint`, `solution`. Predictions: `predict`, `outcome`. What you have done: `progress`."""
+
+from typing import Any
+
+from IPython.display import display
+
+from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
+from diffusion_lessons.exercises.judging import Exercise, judge
+from diffusion_lessons.exercises.predictions import outcome, predict
+from diffusion_lessons.exercises.record import note, read, read_predictions
+from diffusion_lessons.exercises.showing import Box, Code, Report, source_of
+
+LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
+EXERCISES: dict[str, Exercise] = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
+_given: dict[str, int] = {}   # how many hints to each exercise have been given
+
+__all__ = ["EXERCISES", "check", "hint", "outcome", "predict", "progress", "solution"]
+
+
+def check(id: str, attempt: Any) -> None:
+    """Try your function on fresh random input and say what it does. It never stops the notebook.
+
+    id: such as "2.1";  attempt: your function
+    """
+    verdict = judge(find(id), attempt)
+    if verdict.state != "not tried":
+        note(id, verdict.state)
+    display(Box(verdict.state, f"{id}: {verdict.words}"))
+
+
+def hint(id: str) -> None:
+    """Show the next hint; after the last one they start again."""
+    hints, k = find(id).hints, _given.get(id, 0)
+    words = f"{id}, hint {k + 1} of {len(hints)}: {hints[k]}"
+    if k + 1 == len(hints):
+        words += f'\nThat was the last one; solution("{id}") shows the code.'
+    _given[id] = (k + 1) % len(hints)
+    display(Box("hint", words))
+
+
+def solution(id: str) -> None:
+    """Show the code: the package's own function where there is one."""
+    exercise = find(id)
+    display(Code("\n\n".join(source_of(thing) for thing in exercise.shows or [exercise.reference]), exercise.remark))
+
+
+def progress() -> None:
+    """Show which exercises you have solved and how many predictions were right, as remembered on this machine."""
+    known = read()
+    exercises = {id: known.get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}
+    display(Report(exercises, read_predictions()))
+
+
+def find(id: str) -> Exercise:
+    """The exercise with that number. Raises ValueError that lists the known ones."""
+    if id not in EXERCISES:
+        raise ValueError(f"there is no exercise {id!r}; the exercises are {', '.join(EXERCISES)}")
+    return EXERCISES[id]

@@ -1,0 +1,84 @@
+"""The learner's record: exercises solved and predictions made, in one small file that survives a restart."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from diffusion_lessons.runtime import atomic_write
+
+PREDICTIONS = "predictions"    # their key in the file; all other keys are exercises
+
+
+def path() -> Path:
+    """The file: one for each learner, in the home folder, or the one that DIFFUSION_LESSONS_PROGRESS names."""
+    return Path(os.environ.get("DIFFUSION_LESSONS_PROGRESS", Path.home() / ".diffusion_lessons" / "progress.json"))
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """{exercise: {"state": "right" or "not yet", "tries": a count, "solved": seconds since 1970, or None}}
+
+    A damaged file counts as empty and is kept under another name.
+    """
+    return _load()[0]
+
+
+def read_predictions() -> dict[str, dict[str, Any]]:
+    """{prediction: {"said": a choice or a number, "right": True, False, or None until it has been measured}}"""
+    return _load()[1]
+
+
+def note(id: str, state: str) -> None:
+    """Count one more try, "right" or "not yet". An exercise solved once stays solved."""
+    exercises, predictions = _load()
+    one = exercises.setdefault(id, {"state": "not yet", "tries": 0, "solved": None})
+    one["tries"] += 1
+    if state == "right" and one["state"] != "right":
+        one.update(state="right", solved=round(time.time()))
+    _save(exercises, predictions)
+
+
+def note_prediction(id: str, said: str | float, right: bool | None = None) -> None:
+    """Keep the latest prediction, and whether it was right once that is known."""
+    exercises, predictions = _load()
+    predictions[id] = {"said": said, "right": right}
+    _save(exercises, predictions)
+
+
+def _load() -> tuple[dict[str, Any], dict[str, Any]]:
+    file = path()
+    try:
+        found = json.loads(file.read_text())
+        predictions = {str(id): {"said": _answer(one["said"]), "right": _verdict(one["right"])}
+                       for id, one in found.pop(PREDICTIONS, {}).items()}
+        exercises = {str(id): {"state": str(one["state"]), "tries": int(one["tries"]), "solved": one.get("solved")}
+                     for id, one in found.items()}
+        return exercises, predictions
+    except FileNotFoundError:
+        return {}, {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if file.is_file():
+            os.replace(file, file.with_suffix(".damaged"))
+        return {}, {}
+
+
+def _save(exercises: dict[str, Any], predictions: dict[str, Any]) -> None:
+    found = exercises | ({PREDICTIONS: predictions} if predictions else {})
+    try:
+        with atomic_write(path()) as scratch:
+            scratch.write_text(json.dumps(found, indent=1) + "\n")
+    except OSError:    # a home folder that cannot be written to must not stop a lesson
+        pass
+
+
+def _answer(said: Any) -> str | float:
+    if not isinstance(said, (str, int, float)):
+        raise TypeError(f"{said!r} is no prediction")
+    return said
+
+
+def _verdict(right: Any) -> bool | None:
+    if right not in (True, False, None):
+        raise TypeError(f"{right!r} is no verdict")
+    return right
