@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from diffusion_lessons.samplers import Loop, Step
+from diffusion_lessons.samplers import SamplingLoop, Step
 
 
 def euler_step(x_t, t, s, prediction, schedule):
@@ -18,7 +18,7 @@ def euler_step(x_t, t, s, prediction, schedule):
 
     Sort the terms by x0_hat and eps_hat, and this is `ddim_step` with eta = 0, to the last digit but rounding.
     """
-    ab_t, ab_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    ab_t, ab_s = schedule.floats[t], schedule.floats[s]
     sigma_t, sigma_s = ((1 - ab_t) / ab_t) ** 0.5, ((1 - ab_s) / ab_s) ** 0.5
     return ab_s**0.5 * (x_t / ab_t**0.5 + (sigma_s - sigma_t) * prediction.eps)
 
@@ -33,8 +33,8 @@ def dpmpp_2m_step(x_t, t, s, prediction, schedule, previous=None):
     previous: (t, x0_hat) of the step before. Without one, and in the step to s = 0, where h is infinite, D is x0_hat
     alone, and the step is DDIM's.
     """
-    alpha_s, sigma_s = schedule.alpha_bar[s].item() ** 0.5, (1 - schedule.alpha_bar[s].item()) ** 0.5
-    sigma_t, lam = (1 - schedule.alpha_bar[t].item()) ** 0.5, schedule.log_snr / 2
+    alpha_s, sigma_s = schedule.floats[s] ** 0.5, (1 - schedule.floats[s]) ** 0.5
+    sigma_t, lam = (1 - schedule.floats[t]) ** 0.5, schedule.log_snr / 2
     h, D = (lam[s] - lam[t]).item(), prediction.x0
     if previous is not None and s > 0:
         t_before, x0_before = previous
@@ -42,20 +42,20 @@ def dpmpp_2m_step(x_t, t, s, prediction, schedule, previous=None):
     return sigma_s / sigma_t * x_t - alpha_s * math.expm1(-h) * D
 
 
-class SolverLoop(Loop):
+class SolverLoop(SamplingLoop):
     """The sampling loop of `samplers`, an iterator over `Step`s, with method "euler" or "dpm++"."""
 
-    def __init__(self, denoiser, x_t, schedule, times, *, method="dpm++"):
+    def __init__(self, denoiser, x_t, schedule, timesteps, *, method="dpm++"):
         if method not in ("euler", "dpm++"):
             raise ValueError(f"unknown method {method!r}; known are euler, dpm++")
-        super().__init__(denoiser, x_t, schedule, times)
+        super().__init__(denoiser, x_t, schedule, timesteps)
         self.method, self.previous = method, None
 
     @torch.no_grad()
     def __next__(self):
         if self.k == len(self):
             raise StopIteration
-        t, s, x_t = self.times[self.k], self.times[self.k + 1], self.x_t
+        t, s, x_t = self.timesteps[self.k], self.timesteps[self.k + 1], self.x_t
         prediction = self.denoiser(x_t, torch.full((len(x_t),), t, device=x_t.device))
         if self.method == "euler":
             x_s = euler_step(x_t, t, s, prediction, self.schedule)
@@ -66,11 +66,11 @@ class SolverLoop(Loop):
         return Step(t, s, x_t, *prediction, x_s)
 
 
-def sampling_loop(denoiser, x_t, schedule, times, method="ddim", **how):
-    """A Loop by the name of its method: ddim, ddpm, euler or dpm++.
+def sampling_loop(denoiser, x_t, schedule, timesteps, method="ddim", **how):
+    """A SamplingLoop by the name of its method: ddim, ddpm, euler or dpm++.
 
-    times: falling, the first that of x_t, the last 0 (see samplers.timesteps);  how: for ddim and ddpm, see Loop
+    timesteps: decreasing, the first that of x_t (see samplers.timesteps);  how: for ddim and ddpm, see SamplingLoop
     """
     if method in ("euler", "dpm++"):
-        return SolverLoop(denoiser, x_t, schedule, times, method=method, **how)
-    return Loop(denoiser, x_t, schedule, times, method=method, **how)
+        return SolverLoop(denoiser, x_t, schedule, timesteps, method=method, **how)
+    return SamplingLoop(denoiser, x_t, schedule, timesteps, method=method, **how)

@@ -9,12 +9,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffusion_lessons.latent_training import TEXT_CONFIG, UNET_CONFIG, VAE_CONFIG
 from diffusion_lessons.models.stable_diffusion.checkpoint import load_model, modern_name, save_model
 from diffusion_lessons.models.stable_diffusion.layers import Attention
 from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE, Gaussian
+from diffusion_lessons.training.latent import TEXT_CONFIG, UNET_CONFIG, VAE_CONFIG
 
 FULL = {name: json.loads((Path(__file__).parent / "data" / "stable_diffusion" / f"{name}.json").read_text())
         for name in ("sd15", "sd_turbo")}

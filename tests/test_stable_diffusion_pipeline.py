@@ -8,7 +8,6 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from diffusion_lessons.forward import Prediction
-from diffusion_lessons.latent_training import TEXT_CONFIG, UNET_CONFIG, VAE_CONFIG
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
 from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import EOS, Tokenizer, train_bpe
@@ -23,7 +22,8 @@ from diffusion_lessons.pipelines.published import (
     load_stable_diffusion,
     wanted_files,
 )
-from diffusion_lessons.samplers import finish
+from diffusion_lessons.samplers import run
+from diffusion_lessons.training.latent import TEXT_CONFIG, UNET_CONFIG, VAE_CONFIG
 
 BETAS = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
              clip_sample=False)
@@ -90,19 +90,19 @@ def test_img2img_is_diffusers(g, tmp_path):
     loop = ours.img2img(x, "a frog", 0.5, steps=10, seed=5, guidance_scale=3)
     theirs.scheduler.set_timesteps(10)
     kept, _ = theirs.get_timesteps(10, 0.5, "cpu")
-    assert [t - 1 for t in loop.times[:-1]] == kept.tolist()
+    assert [t - 1 for t in loop.timesteps[:-1]] == kept.tolist()
     # its own noise cannot be given, so it starts from our noised latents
     theirs.prepare_latents = lambda *_, z=loop.x_t, **__: z
     wanted = theirs("a frog", image=(x + 1) / 2, strength=0.5, num_inference_steps=10, guidance_scale=3,
                     output_type="pt").images
-    found = ours.decode(finish(loop))
+    found = ours.decode(run(loop))
     assert (found / 2 + 0.5 - wanted).abs().max() <= 2 / 255
 
 
 def test_img2img_keeps_more_with_less_strength(pipeline, g):
     x = torch.rand(2, 3, 64, 64, generator=g) * 2 - 1
     z = pipeline.encode(x)
-    change = [(finish(pipeline.img2img(x, "a frog", s, steps=20, guidance_scale=1)) - z).square().mean().item()
+    change = [(run(pipeline.img2img(x, "a frog", s, steps=20, guidance_scale=1)) - z).square().mean().item()
               for s in (0.1, 0.4, 1)]
     assert change == sorted(change)
     assert change[0] < 0.7 * change[2]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-from diffusion_lessons.forward import READ_AS
+from diffusion_lessons.forward import TO_PREDICTION
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.stable_diffusion.scheduler import KNOWN, Scheduler, scaled_linear
-from diffusion_lessons.samplers import Loop, finish, timesteps
+from diffusion_lessons.samplers import SamplingLoop, run, timesteps
 from diffusion_lessons.solvers import SolverLoop, dpmpp_2m_step, euler_step, sampling_loop
 
 BETAS = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -58,13 +58,13 @@ def test_every_x_of_the_loop_is_that_of_diffusers(method, spacing, offset, predi
     assert ours.method == method
 
     def denoiser(x_t, t):
-        return READ_AS[ours.prediction_type](raw_output(x_t, t), x_t, t, ours.schedule)
+        return TO_PREDICTION[ours.prediction_type](raw_output(x_t, t), x_t, t, ours.schedule)
 
     for steps in (1, 2, 10, 50):
         z = torch.randn(3, 4, 2, 2, generator=g, dtype=torch.float64).to(dtype)
         theirs = their_scheduler(method, ours.schedule, dtype, **settings)
         timesteps_theirs, wanted = their_loop(theirs, steps, z)
-        times = ours.times(steps)
+        times = ours.timesteps(steps)
         loop = sampling_loop(denoiser, ours.noise_scale(times) * z, ours.schedule, times, method)
         found = list(loop)
         assert [step.t for step in found] == [timestep + 1 for timestep in timesteps_theirs]
@@ -85,14 +85,14 @@ def test_without_set_alpha_to_one_ddim_ends_at_t_1(g):
     theirs.final_alpha_cumprod = ours.schedule.alpha_bar[1]
 
     def denoiser(x_t, t):
-        return READ_AS["eps"](raw_output(x_t, t), x_t, t, ours.schedule)
+        return TO_PREDICTION["eps"](raw_output(x_t, t), x_t, t, ours.schedule)
 
     for steps in (3, 50):
         z = torch.randn(2, 4, 2, 2, generator=g, dtype=torch.float64)
         _, wanted = their_loop(theirs, steps, z)
-        times = ours.times(steps)
+        times = ours.timesteps(steps)
         assert times[-1] == 1
-        torch.testing.assert_close(finish(Loop(denoiser, z, ours.schedule, times)), wanted[-1], rtol=0, atol=1e-9)
+        torch.testing.assert_close(run(SamplingLoop(denoiser, z, ours.schedule, times)), wanted[-1], rtol=0, atol=1e-9)
 
 
 def test_the_published_files_are_read():
@@ -100,9 +100,9 @@ def test_the_published_files_are_read():
     sd15, turbo = (Scheduler.from_config(json.loads((folder / f"{name}.json").read_text())["scheduler"])
                    for name in ("sd15", "sd_turbo"))
     assert (sd15.method, sd15.prediction_type, sd15.last) == ("ddim", "eps", 1)
-    assert sd15.times(50)[:3] == [982, 962, 942]
-    assert sd15.times(50)[-2:] == [2, 1]
-    assert (turbo.method, turbo.times(1), turbo.times(4)) == ("euler", [1000, 0], [1000, 750, 500, 250, 0])
+    assert sd15.timesteps(50)[:3] == [982, 962, 942]
+    assert sd15.timesteps(50)[-2:] == [2, 1]
+    assert (turbo.method, turbo.timesteps(1), turbo.timesteps(4)) == ("euler", [1000, 0], [1000, 750, 500, 250, 0])
     for scheduler in (sd15, turbo):
         assert scheduler.schedule.alpha_bar[-1].item() == pytest.approx(0.0046601, abs=1e-6)
 
@@ -123,14 +123,14 @@ def test_the_second_order_is_second_order(g):
     def gaussian(x_t, t):
         """Data N(0, 0.5^2): x0_hat = 0.25 sqrt(ab) / (0.25 ab + 1 - ab) x_t"""
         ab = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
-        return READ_AS["x0"](0.25 * ab.sqrt() / (0.25 * ab + 1 - ab) * x_t, x_t, t, schedule)
+        return TO_PREDICTION["x0"](0.25 * ab.sqrt() / (0.25 * ab + 1 - ab) * x_t, x_t, t, schedule)
 
     z = torch.randn(64, 1, 1, 1, generator=g, dtype=torch.float64)
     span = [1000, 200]    # away from t = 0, where the last step is of the first order for all
 
     def end(method, steps):
         times = [round(span[0] + (span[1] - span[0]) * k / steps) for k in range(steps + 1)]
-        return finish(sampling_loop(gaussian, z, schedule, times, method))
+        return run(sampling_loop(gaussian, z, schedule, times, method))
 
     exact = end("ddim", 800)
     exact = 2 * exact - end("ddim", 400)      # Richardson: the first-order error of 800 steps is that of 400, halved
@@ -145,7 +145,7 @@ def test_the_second_order_is_second_order(g):
 def test_the_first_and_the_last_step_of_dpm_are_ddim(g):
     schedule = scaled_linear()
     x_t = torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)
-    prediction = READ_AS["eps"](raw_output(x_t, torch.tensor([500, 500])), x_t, torch.tensor([500, 500]), schedule)
+    prediction = TO_PREDICTION["eps"](raw_output(x_t, torch.tensor([500, 500])), x_t, torch.tensor([500, 500]), schedule)
     plain = euler_step(x_t, 500, 300, prediction, schedule)
     torch.testing.assert_close(dpmpp_2m_step(x_t, 500, 300, prediction, schedule), plain, rtol=0, atol=1e-12)
     before = (700, torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64))
@@ -183,9 +183,9 @@ def test_bad_steps_and_methods_are_refused(g):
     scheduler = Scheduler.from_config({"_class_name": "DDIMScheduler", **BETAS, "clip_sample": False,
                                        "steps_offset": 1})
     with pytest.raises(ValueError, match="1..1000"):
-        scheduler.times(0)
+        scheduler.timesteps(0)
     with pytest.raises(ValueError, match="take fewer"):
-        scheduler.times(1000)
+        scheduler.timesteps(1000)
     z = torch.randn(1, 1, 2, 2, generator=g)
     with pytest.raises(ValueError, match="euler, dpm"):
         SolverLoop(None, z, scheduler.schedule, [10, 0], method="heun")

@@ -15,7 +15,11 @@ import torch.nn.functional as F
 
 from diffusion_lessons import runtime
 from diffusion_lessons.datasets import critters, to_float
-from diffusion_lessons.latent_training import (
+from diffusion_lessons.evaluation.prompt_following import combinations, prompts_for, sample_rows
+from diffusion_lessons.models.stable_diffusion.clip import CLIP, retrieval_accuracy
+from diffusion_lessons.models.stable_diffusion.vae import VAE
+from diffusion_lessons.training.base import run
+from diffusion_lessons.training.latent import (
     SIZE,
     TEXT_CONFIG,
     VAE_CONFIG,
@@ -26,10 +30,6 @@ from diffusion_lessons.latent_training import (
     critter_tokenizer,
     vae_step,
 )
-from diffusion_lessons.models.stable_diffusion.clip import CLIP, retrieval_accuracy
-from diffusion_lessons.models.stable_diffusion.vae import VAE
-from diffusion_lessons.prompted import combinations, sentences, some_of
-from diffusion_lessons.training import run
 
 RECIPES = {
     "vae": dict(steps=20_000, batch=8, lr=1e-3, seed=71),
@@ -60,10 +60,10 @@ def psnr(vae, device, count=64):
 
 def retrieval(clip, device, count=64):
     """Of 64 fresh scenes with different attributes: how often the right full caption is first among 64."""
-    attributes = some_of(combinations(), count, FRESH)
-    scenes = critters.with_chance(attributes, torch.Generator().manual_seed(FRESH))
-    tokens = critter_tokenizer()(sentences(attributes, FRESH))
-    return retrieval_accuracy(clip, to_float(critters.paint(scenes, SIZE)).to(device), tokens.to(device))
+    attributes = sample_rows(combinations(), count, FRESH)
+    scenes = critters.with_variation(attributes, torch.Generator().manual_seed(FRESH))
+    tokens = critter_tokenizer()(prompts_for(attributes, FRESH))
+    return retrieval_accuracy(clip, to_float(critters.render(scenes, SIZE)).to(device), tokens.to(device))
 
 
 MEASURES = {"vae": ("PSNR dB", psnr), "clip": ("right of 64", retrieval)}
@@ -87,7 +87,7 @@ def main():
     def report(step):
         losses.append(step.loss)
         if step.step % args.every == 0 or step.step == trainer.steps:
-            found = measure(trainer.average, device)
+            found = measure(trainer.ema, device)
             print(f"step {step.step} of {trainer.steps}  loss {sum(losses) / len(losses):.5f}  {name} {found:.4f}  "
                   f"{(time.time() - began) / 60:.1f} minutes here", flush=True)
             losses.clear()

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from diffusion_lessons.forward import READ_AS, Prediction, add_noise
+from diffusion_lessons.forward import TO_PREDICTION, Prediction, add_noise
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
 from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import Tokenizer
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
-from diffusion_lessons.samplers import PictureNoise, Step, finish
+from diffusion_lessons.samplers import PerSampleNoise, Step, run
 from diffusion_lessons.solvers import sampling_loop
 
 TILE, OVERLAP = 512, 128    # pixels: larger pictures go through the VAE in tiles, which share so many
@@ -33,7 +33,7 @@ class LatentDenoiser:
 
     def __call__(self, x_t, t, text) -> Prediction:
         output = self.unet(x_t.to(self.dtype), t - 1, text.to(self.dtype)).to(x_t.dtype)
-        return READ_AS[self.scheduler.prediction_type](output, x_t, t, self.schedule)
+        return TO_PREDICTION[self.scheduler.prediction_type](output, x_t, t, self.schedule)
 
 
 def guided(denoiser: LatentDenoiser, cond, uncond, guidance_scale: float):
@@ -93,22 +93,22 @@ class LatentPipeline:
                latents=None):
         """From noise to latents, as an iterator over `Step`s: take any x_t or x0_hat and `decode` it.
 
-        prompts: a string or a list;  seed: one picture of it for each prompt, see PictureNoise
+        prompts: a string or a list;  seed: one picture of it for each prompt, see PerSampleNoise
         size: pixels to a side, or (height, width); the size it was trained at if left out
         method: ddim, euler or dpm++; the scheduler's own if left out;  latents: the noise to begin with, (B, C, h, w)
         Raises ValueError when the size is not divisible by what the VAE and the U-Net halve.
         """
         prompts, method = [prompts] if isinstance(prompts, str) else list(prompts), method or self.scheduler.method
-        times = self.scheduler.times(steps, method)
+        times = self.scheduler.timesteps(steps, method)
         if latents is None:
-            latents = PictureNoise(seed, len(prompts))((self.unet.in_channels, *self.latent_size(size)))
+            latents = PerSampleNoise(seed, len(prompts))((self.unet.in_channels, *self.latent_size(size)))
         x_T = self.scheduler.noise_scale(times, method) * latents.to(self.device)
         denoiser = self.denoiser(prompts, guidance_scale, negative)
         return sampling_loop(denoiser, x_T, self.scheduler.schedule, times, method)
 
     def __call__(self, prompts, **how):
         """Pictures of the prompts; how: see `sample`.  -> (B, 3, H, W) in [-1, 1]"""
-        return self.decode(finish(self.sample(prompts, **how)))
+        return self.decode(run(self.sample(prompts, **how)))
 
     def img2img(self, pictures, prompts, strength, *, steps=50, seed=0, guidance_scale=7.5, negative="", method=None):
         """Noise pictures and sample from there, as an iterator over `Step`s                 (Meng et al. 2021, SDEdit)
@@ -118,10 +118,10 @@ class LatentPipeline:
         if not 0 < strength <= 1:
             raise ValueError(f"strength must lie in (0, 1], not {strength}")
         method, prompts = method or self.scheduler.method, self._one_each(prompts, pictures)
-        times = self.scheduler.times(steps, method)
+        times = self.scheduler.timesteps(steps, method)
         times = times[len(times) - 1 - max(1, int(strength * (len(times) - 1))):]
         x0 = self.encode(pictures)
-        x_t = self._noised(x0, times[0], PictureNoise(seed, len(x0)))
+        x_t = self._noised(x0, times[0], PerSampleNoise(seed, len(x0)))
         denoiser = self.denoiser(prompts, guidance_scale, negative)
         return sampling_loop(denoiser, x_t, self.scheduler.schedule, times, method)
 
@@ -133,10 +133,10 @@ class LatentPipeline:
         mask: (B or 1, 1, H, W). A latent is made up as soon as one of its pixels is. The kept pixels have been through
         the VAE as well: paste the originals back where that matters.
         """
-        prompts, noise = self._one_each(prompts, pictures), PictureNoise(seed, len(pictures))
+        prompts, noise = self._one_each(prompts, pictures), PerSampleNoise(seed, len(pictures))
         x0 = self.encode(pictures)                                                               # (B, C, h, w)
         mask = F.adaptive_max_pool2d(mask.to(x0), x0.shape[-2:])                                 # (B or 1, 1, h, w)
-        times = self.scheduler.times(steps, "ddim")
+        times = self.scheduler.timesteps(steps, "ddim")
         loop = sampling_loop(self.denoiser(prompts, guidance_scale, negative), noise(x0.shape[1:]).to(x0),
                              self.scheduler.schedule, times)
         for step in loop:

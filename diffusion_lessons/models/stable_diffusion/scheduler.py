@@ -87,8 +87,8 @@ class Scheduler:
         return cls(schedule, dict(config), PREDICTION_TYPES[read["prediction_type"]], read["timestep_spacing"],
                    read["steps_offset"], 1 if method == "ddim" and not read["set_alpha_to_one"] else 0, method)
 
-    def times(self, steps: int, method: str | None = None) -> list[int]:
-        """The times that a loop of so many steps visits, falling, in our counting.     (Lin et al. 2023, table 2)
+    def timesteps(self, steps: int, method: str | None = None) -> list[int]:
+        """The timesteps of a loop of so many steps, decreasing, in our counting.        (Lin et al. 2023, table 2)
 
         "trailing" begins at t = T, where pure noise is; "leading" begins a little before, which is an old slip: the
         network is told less noise than there is.
