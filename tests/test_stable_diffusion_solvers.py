@@ -145,7 +145,8 @@ def test_the_second_order_is_second_order(g):
 def test_the_first_and_the_last_step_of_dpm_are_ddim(g):
     schedule = scaled_linear()
     x_t = torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)
-    prediction = TO_PREDICTION["eps"](raw_output(x_t, torch.tensor([500, 500])), x_t, torch.tensor([500, 500]), schedule)
+    t = torch.tensor([500, 500])
+    prediction = TO_PREDICTION["eps"](raw_output(x_t, t), x_t, t, schedule)
     plain = euler_step(x_t, 500, 300, prediction, schedule)
     torch.testing.assert_close(dpmpp_2m_step(x_t, 500, 300, prediction, schedule), plain, rtol=0, atol=1e-12)
     before = (700, torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64))

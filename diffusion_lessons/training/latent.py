@@ -11,7 +11,7 @@ from diffusion_lessons.models.stable_diffusion.clip import CLIP, clip_loss
 from diffusion_lessons.models.stable_diffusion.tokenizer import EOS, Tokenizer, train_bpe
 from diffusion_lessons.models.stable_diffusion.vae import VAE, vae_loss
 from diffusion_lessons.training.base import BaseTrainer, make_lr_scheduler
-from diffusion_lessons.training.diffusion import TrainStep, runs_bf16
+from diffusion_lessons.training.diffusion import TrainStep
 
 SIZE = 64    # pixels to a side
 
@@ -89,9 +89,9 @@ class LossTrainer(BaseTrainer):
     Raises FloatingPointError when the loss is not finite; on the CPU the weights are then those of the step before.
     """
 
-    def __init__(self, network: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int, int], tuple[Tensor, ...]],
-                 *, steps: int, batch: int, lr: float, ema_decay: float = 0.999, seed: int = 0,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, loss: Callable[..., Tensor],
+                 batches: Callable[[int, int], tuple[Tensor, ...]], *, steps: int, batch: int, lr: float,
+                 ema_decay: float = 0.999, seed: int = 0, weight_decay: float = 0.0) -> None:
         super().__init__(network, steps=steps, seed=seed, ema_decay=ema_decay)
         self.network, self.loss, self.batches, self.batch = network, loss, batches, batch
         self.lr, self.weight_decay = lr, weight_decay
@@ -102,8 +102,7 @@ class LossTrainer(BaseTrainer):
         """Take one step and report on it."""
         self.network.train()
         batch = (part.to(self.device) for part in self.batches(self.seed * 1_000_003 + self.step, self.batch))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=runs_bf16(self.device)):
-            loss = self.loss(self.network, *batch, self.step_generator(self.step))
+        loss = self.loss(self.network, *batch, self.step_generator(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         weights = list(self.network.parameters())
