@@ -4,13 +4,18 @@ All three follow the same curve from noise to picture, the probability flow ODE 
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffusion_lessons.samplers import SamplingLoop, Step
+from diffusion_lessons.forward import Prediction
+from diffusion_lessons.samplers import DenoiserFunction, SamplingLoop, Step
+from diffusion_lessons.schedules import Schedule
 
 
-def euler_step(x_t, t, s, prediction, schedule):
+def euler_step(x_t: Tensor, t: int, s: int, prediction: Prediction, schedule: Schedule) -> Tensor:
     """From x_t to x_s by one straight step along the noise, in coordinates where the picture does not shrink.
 
     x_s / sqrt(ab_s) = x_t / sqrt(ab_t) + (sigma_s - sigma_t) eps_hat,   sigma = sqrt((1 - ab) / ab)
@@ -23,7 +28,8 @@ def euler_step(x_t, t, s, prediction, schedule):
     return ab_s**0.5 * (x_t / ab_t**0.5 + (sigma_s - sigma_t) * prediction.eps)
 
 
-def dpmpp_2m_step(x_t, t, s, prediction, schedule, previous=None):
+def dpmpp_2m_step(x_t: Tensor, t: int, s: int, prediction: Prediction, schedule: Schedule,
+                  previous: tuple[int, Tensor] | None = None) -> Tensor:
     """From x_t to x_s by a line through the last two x0_hat, where DDIM takes the last one to stay as it is.
 
     x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D,   D = x0_hat + h / (2 h_before) (x0_hat - x0_hat_before)
@@ -45,14 +51,16 @@ def dpmpp_2m_step(x_t, t, s, prediction, schedule, previous=None):
 class SolverLoop(SamplingLoop):
     """The sampling loop of `samplers`, an iterator over `Step`s, with method "euler" or "dpm++"."""
 
-    def __init__(self, denoiser, x_t, schedule, timesteps, *, method="dpm++"):
+    def __init__(self, denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int], *,
+                 method: str = "dpm++") -> None:
         if method not in ("euler", "dpm++"):
             raise ValueError(f"unknown method {method!r}; known are euler, dpm++")
         super().__init__(denoiser, x_t, schedule, timesteps)
-        self.method, self.previous = method, None
+        self.method = method
+        self.previous: tuple[int, Tensor] | None = None    # t and x0_hat of the step before
 
     @torch.no_grad()
-    def __next__(self):
+    def __next__(self) -> Step:
         if self.k == len(self):
             raise StopIteration
         t, s, x_t = self.timesteps[self.k], self.timesteps[self.k + 1], self.x_t
@@ -66,7 +74,8 @@ class SolverLoop(SamplingLoop):
         return Step(t, s, x_t, *prediction, x_s)
 
 
-def sampling_loop(denoiser, x_t, schedule, timesteps, method="ddim", **how):
+def sampling_loop(denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int],
+                  method: str = "ddim", **how: Any) -> SamplingLoop:
     """A SamplingLoop by the name of its method: ddim, ddpm, euler or dpm++.
 
     timesteps: decreasing, the first that of x_t (see samplers.timesteps);  how: for ddim and ddpm, see SamplingLoop

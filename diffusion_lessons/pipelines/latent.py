@@ -3,10 +3,13 @@
     tokens -> text encoder -> noise -> loop with guidance -> VAE decoder        (Rombach et al. 2022, figure 3)
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from diffusion_lessons.forward import TO_PREDICTION, Prediction, add_noise
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
@@ -14,7 +17,7 @@ from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import Tokenizer
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
-from diffusion_lessons.samplers import PerSampleNoise, Step, run
+from diffusion_lessons.samplers import DenoiserFunction, PerSampleNoise, SamplingLoop, Step, run
 from diffusion_lessons.solvers import sampling_loop
 
 TILE, OVERLAP = 512, 128    # pixels: larger pictures go through the VAE in tiles, which share so many
@@ -27,16 +30,16 @@ class LatentDenoiser:
     0..T-1;  text: (B, L, D) hidden states of the text encoder
     """
 
-    def __init__(self, unet: UNet, scheduler: Scheduler):
+    def __init__(self, unet: UNet, scheduler: Scheduler) -> None:
         self.unet, self.scheduler, self.schedule = unet, scheduler, scheduler.schedule
         self.dtype = next(unet.parameters()).dtype
 
-    def __call__(self, x_t, t, text) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor, text: Tensor) -> Prediction:
         output = self.unet(x_t.to(self.dtype), t - 1, text.to(self.dtype)).to(x_t.dtype)
         return TO_PREDICTION[self.scheduler.prediction_type](output, x_t, t, self.schedule)
 
 
-def guided(denoiser: LatentDenoiser, cond, uncond, guidance_scale: float):
+def guided(denoiser: LatentDenoiser, cond: Tensor, uncond: Tensor, guidance_scale: float) -> DenoiserFunction:
     """A denoiser (x_t, t) -> Prediction that is steered towards `cond` and away from `uncond`, both (B, L, D).
 
     eps = eps_u + w (eps_c - eps_u)                                         (Ho & Salimans 2022, with w = 1 + their w)
@@ -48,7 +51,7 @@ def guided(denoiser: LatentDenoiser, cond, uncond, guidance_scale: float):
         return lambda x_t, t: denoiser(x_t, t, cond)
     both = torch.cat([uncond, cond])                                                             # (2 B, L, D)
 
-    def guided_denoiser(x_t, t):
+    def guided_denoiser(x_t: Tensor, t: Tensor) -> Prediction:
         halves = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
         return Prediction(*(u + guidance_scale * (c - u) for u, c in (half.chunk(2) for half in halves)))
 
@@ -73,15 +76,15 @@ class LatentPipeline:
     scheduler: Scheduler
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
     @torch.no_grad()
-    def encode_text(self, texts):
+    def encode_text(self, texts: str | list[str]) -> Tensor:
         """A string or B strings -> (B, L, D), what the U-Net gets to see."""
         return self.text_encoder(self.tokenizer(texts).to(self.device)).hidden_states
 
-    def denoiser(self, prompts, guidance_scale=7.5, negative=""):
+    def denoiser(self, prompts: str | list[str], guidance_scale: float = 7.5, negative: str = "") -> DenoiserFunction:
         """A denoiser for these prompts. Give it to a loop half way, `loop.denoiser = ...`, to change the subject.
 
         prompts: B strings;  negative: what to steer away from, one string for all
@@ -89,8 +92,9 @@ class LatentPipeline:
         cond, uncond = self.encode_text(prompts), self.encode_text(negative)
         return guided(LatentDenoiser(self.unet, self.scheduler), cond, uncond.expand(len(cond), -1, -1), guidance_scale)
 
-    def sample(self, prompts, *, steps=50, guidance_scale=7.5, negative="", seed=0, size=None, method=None,
-               latents=None):
+    def sample(self, prompts: str | list[str], *, steps: int = 50, guidance_scale: float = 7.5, negative: str = "",
+               seed: int = 0, size: int | tuple[int, int] | None = None, method: str | None = None,
+               latents: Tensor | None = None) -> SamplingLoop:
         """From noise to latents, as an iterator over `Step`s: take any x_t or x0_hat and `decode` it.
 
         prompts: a string or a list;  seed: one picture of it for each prompt, see PerSampleNoise
@@ -106,11 +110,12 @@ class LatentPipeline:
         denoiser = self.denoiser(prompts, guidance_scale, negative)
         return sampling_loop(denoiser, x_T, self.scheduler.schedule, times, method)
 
-    def __call__(self, prompts, **how):
+    def __call__(self, prompts: str | list[str], **how: Any) -> Tensor:
         """Pictures of the prompts; how: see `sample`.  -> (B, 3, H, W) in [-1, 1]"""
         return self.decode(run(self.sample(prompts, **how)))
 
-    def img2img(self, pictures, prompts, strength, *, steps=50, seed=0, guidance_scale=7.5, negative="", method=None):
+    def img2img(self, pictures: Tensor, prompts: str | list[str], strength: float, *, steps: int = 50, seed: int = 0,
+                guidance_scale: float = 7.5, negative: str = "", method: str | None = None) -> SamplingLoop:
         """Noise pictures and sample from there, as an iterator over `Step`s                 (Meng et al. 2021, SDEdit)
 
         strength: the share of the steps that is done, 0..1: 1 forgets the pictures, little keeps them
@@ -125,7 +130,8 @@ class LatentPipeline:
         denoiser = self.denoiser(prompts, guidance_scale, negative)
         return sampling_loop(denoiser, x_t, self.scheduler.schedule, times, method)
 
-    def inpaint(self, pictures, mask, prompts, *, steps=50, seed=0, guidance_scale=7.5, negative=""):
+    def inpaint(self, pictures: Tensor, mask: Tensor, prompts: str | list[str], *, steps: int = 50, seed: int = 0,
+                guidance_scale: float = 7.5, negative: str = "") -> Iterator[Step]:
         """Make up where the mask is 1, keep the rest, as an iterator over `Step`s of DDIM. The last x_s is the result.
 
         x_s = mask x_s + (1 - mask) (sqrt(ab_s) x0 + sqrt(1 - ab_s) eps)       (Lugmayr et al. 2022, eq. 8, on latents)
@@ -144,12 +150,12 @@ class LatentPipeline:
             yield Step(step.t, step.s, step.x_t, step.eps_hat, step.x0_hat, loop.x_t)
 
     @torch.no_grad()
-    def decode(self, latents):
+    def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) latents -> (B, 3, f h, f w) pictures, cut to [-1, 1]; a few at a time, large ones in tiles."""
         f, z = self.vae.factor, latents.to(next(self.vae.parameters()).dtype) / self.vae.scaling_factor
         h, w = z.shape[-2:]
 
-        def some(part):
+        def some(part: Tensor) -> Tensor:
             if f * max(h, w) <= TILE:
                 return self.vae.decode(part)
             return in_tiles(lambda i, j, n, m: self.vae.decode(part[..., i:i + n, j:j + m]), h, w, f, f)
@@ -157,12 +163,12 @@ class LatentPipeline:
         return torch.cat([some(part) for part in z.split(max(1, TILE**2 // (f * f * h * w)))]).float().clamp(-1, 1)
 
     @torch.no_grad()
-    def encode(self, pictures):
+    def encode(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) pictures -> (B, C, H/f, W/f) latents: the means, scaled to unit variance."""
         f, x = self.vae.factor, pictures.to(self.device, next(self.vae.parameters()).dtype)
         h, w = (side // f for side in x.shape[-2:])
 
-        def some(part):
+        def some(part: Tensor) -> Tensor:
             if max(part.shape[-2:]) <= TILE:
                 return self.vae.encode(part).mean
             return in_tiles(lambda i, j, n, m: self.vae.encode(part[..., f * i:f * (i + n), f * j:f * (j + m)]).mean,
@@ -171,7 +177,7 @@ class LatentPipeline:
         z = torch.cat([some(part) for part in x.split(max(1, TILE**2 // (f * f * h * w)))])
         return self.vae.scaling_factor * z.float()
 
-    def latent_size(self, size=None):
+    def latent_size(self, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
         """Height and width of the latents for a size in pixels.  -> (h, w)"""
         f, whole = self.vae.factor, self.vae.factor * self.unet.fold
         size = f * self.unet.config["sample_size"] if size is None else size
@@ -180,12 +186,12 @@ class LatentPipeline:
             raise ValueError(f"height and width must be multiples of {whole} pixels, got {height} x {width}")
         return height // f, width // f
 
-    def _noised(self, x0, t, noise):
+    def _noised(self, x0: Tensor, t: int, noise: PerSampleNoise) -> Tensor:
         """x0 at time t, with fresh noise."""
         return add_noise(x0, torch.full((len(x0),), t, device=x0.device), noise(x0.shape[1:]).to(x0),
                          self.scheduler.schedule)
 
-    def _one_each(self, prompts, pictures):
+    def _one_each(self, prompts: str | list[str], pictures: Tensor) -> list[str]:
         """As many prompts as pictures; a single one is for all."""
         prompts = [prompts] * len(pictures) if isinstance(prompts, str) else list(prompts)
         if len(prompts) != len(pictures):
@@ -193,13 +199,15 @@ class LatentPipeline:
         return prompts
 
 
-def in_tiles(make, h, w, f, out):
+def in_tiles(make: Callable[[int, int, int, int], Tensor], h: int, w: int, f: int, out: int) -> Tensor:
     """Put a large result together from overlapping tiles, blended where they overlap.
 
     make: called with (i, j, n, m), the latents of a tile: i..i+n high, j..j+m wide  ->  (B, C, out n, out m)
     h, w: latents in all;  f: pixels to a latent;  out: how large the result is for each latent
     """
-    tile, overlap, total, weights = TILE // f, OVERLAP // f, 0, 0
+    tile, overlap = TILE // f, OVERLAP // f
+    total: Any = 0
+    weights: Any = 0
     n, m = min(tile, h), min(tile, w)
     weight = ramp(n * out, overlap * out)[:, None] * ramp(m * out, overlap * out)                # (out n, out m)
     for i in starts(h, tile, overlap):
@@ -211,7 +219,7 @@ def in_tiles(make, h, w, f, out):
     return total / weights
 
 
-def starts(length, tile, overlap):
+def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin so that they cover the length evenly and share at least the overlap."""
     if length <= tile:
         return [0]
@@ -219,7 +227,7 @@ def starts(length, tile, overlap):
     return [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
 
-def ramp(length, overlap):
+def ramp(length: int, overlap: int) -> Tensor:
     """1 in the middle, falling to almost 0 over the overlap at both ends.  (length,)"""
     place = torch.arange(length) + 0.5
     return (torch.minimum(place, length - place) / overlap).clamp(max=1)

@@ -4,7 +4,9 @@
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +27,8 @@ SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer
                *(f"{part}/config.json" for part in MODELS))
 
 
-def load_stable_diffusion(name_or_folder="critters", device=None) -> LatentPipeline:
+def load_stable_diffusion(name_or_folder: str | Path = "critters",
+                          device: str | torch.device | None = None) -> LatentPipeline:
     """Stable Diffusion, ready to draw: the shipped miniature, a folder, or a model of the hub.
 
     name_or_folder: "critters"; a folder in the published layout; or a name such as "stabilityai/sd-turbo", which is
@@ -40,12 +43,13 @@ def load_stable_diffusion(name_or_folder="critters", device=None) -> LatentPipel
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise ValueError(f"{name_or_folder} is a {kind}; this code covers StableDiffusionPipeline alone")
-    models = {part: load_model(kind, folder / part, device, dtype) for part, (kind, _, _) in MODELS.items()}
+    models: dict[str, Any] = {part: load_model(network, folder / part, device, dtype)
+                              for part, (network, _, _) in MODELS.items()}
     scheduler = Scheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
     return LatentPipeline(Tokenizer.load(folder / "tokenizer"), scheduler=scheduler, **models)
 
 
-def export_pipeline(pipeline: LatentPipeline, folder, dtype=torch.float16) -> Path:
+def export_pipeline(pipeline: LatentPipeline, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
     """Write all five parts in the published layout, for `diffusers.StableDiffusionPipeline.from_pretrained(folder)`.
 
     dtype: float16 halves the files
@@ -65,7 +69,7 @@ def export_pipeline(pipeline: LatentPipeline, folder, dtype=torch.float16) -> Pa
     return folder
 
 
-def find_folder(name_or_folder) -> Path:
+def find_folder(name_or_folder: str | Path) -> Path:
     """Where the published layout lies on this machine, downloaded first where it is a name of the hub."""
     name = str(name_or_folder)
     if Path(name).is_dir():
@@ -80,7 +84,7 @@ def find_folder(name_or_folder) -> Path:
     return download(name)
 
 
-def download(name) -> Path:
+def download(name: str) -> Path:
     """The folder of a model of the hub, from this machine's cache or fetched now; what was begun is resumed."""
     try:
         from huggingface_hub import HfApi, snapshot_download
@@ -95,7 +99,7 @@ def download(name) -> Path:
         pass
     try:
         info = HfApi().model_info(name, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         wanted = wanted_files(sizes)
         gigabytes = sum(sizes[file] for file in wanted) / 1e9
         print(f"{name}: {gigabytes:.1f} GB to download, once; about {gigabytes * 8000 / 100 / 60:.0f} minutes at "
@@ -111,15 +115,16 @@ def download(name) -> Path:
                               f'load_stable_diffusion("critters") needs none ({error})') from error
 
 
-def is_complete(folder) -> bool:
+def is_complete(folder: str | Path) -> bool:
     """Whether every part has its files, as after an interrupted download it has not."""
+    folder = Path(folder)
     try:
         return all((folder / "model_index.json").exists() and weights_file(folder / part) for part in MODELS)
     except (FileNotFoundError, ValueError):
         return False
 
 
-def wanted_files(names) -> list[str]:
+def wanted_files(names: Iterable[str]) -> list[str]:
     """The files that are needed of a model's many: one safetensors file a part, in half precision if it can be.
 
     Raises ValueError where a part has no safetensors file.
@@ -134,7 +139,7 @@ def wanted_files(names) -> list[str]:
     return wanted
 
 
-def read_json(path) -> dict:
+def read_json(path: Path) -> dict:
     """A JSON file, or FileNotFoundError that says what it should be."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: this is not a Stable Diffusion folder in the published layout")

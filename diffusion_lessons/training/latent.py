@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from diffusion_lessons.datasets import captions, critters, to_float
 from diffusion_lessons.models.stable_diffusion.clip import CLIP, clip_loss
-from diffusion_lessons.models.stable_diffusion.tokenizer import EOS, Tokenizer, train_bpe
+from diffusion_lessons.models.stable_diffusion.layers import ResnetBlock
+from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
+from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
+from diffusion_lessons.models.stable_diffusion.tokenizer import BOS, EOS, Tokenizer, train_bpe
+from diffusion_lessons.models.stable_diffusion.unet import Transformer, UNet, diffusion_loss
 from diffusion_lessons.models.stable_diffusion.vae import VAE, vae_loss
 from diffusion_lessons.training.base import BaseTrainer, make_lr_scheduler
 from diffusion_lessons.training.diffusion import TrainStep
@@ -29,10 +33,15 @@ TEXT_CONFIG = dict(
     max_position_embeddings=TOKENS, projection_dim=128, model_type="clip_text_model", architectures=["CLIPTextModel"],
 )  # fmt: skip
 UNET_CONFIG = dict(
-    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[64, 128, 192], layers_per_block=1,
-    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[2, 4, 6], use_linear_projection=True,
+    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[48, 96, 192], layers_per_block=1,
+    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[1, 3, 6], use_linear_projection=True,
     down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+)  # fmt: skip
+SCHEDULER_CONFIG = dict(
+    _class_name="DDIMScheduler", num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085,
+    beta_end=0.012, prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True,
+    clip_sample=False,
 )  # fmt: skip
 
 
@@ -50,6 +59,13 @@ def critter_captions(count: int, seed: int) -> list[str]:
 def critter_tokenizer() -> Tokenizer:
     """The byte-pair vocabulary of the miniature: trained on captions, the same each time."""
     return Tokenizer(train_bpe(critter_captions(CAPTIONS, seed=0), MERGES), length=TOKENS)
+
+
+def text_config(tokenizer: Tokenizer) -> dict:
+    """TEXT_CONFIG with the numbers of the tokenizer."""
+    bos, eos = tokenizer.vocab[BOS], tokenizer.vocab[EOS]
+    return {**TEXT_CONFIG, "vocab_size": len(tokenizer.vocab), "bos_token_id": bos, "eos_token_id": eos,
+            "pad_token_id": tokenizer.vocab[tokenizer.pad]}
 
 
 def captioned_critters(tokenizer: Tokenizer) -> Callable[[int, int], tuple[Tensor, Tensor]]:
@@ -75,6 +91,69 @@ def vae_step(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
 def clip_step(clip: CLIP, x: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
     """`clip_loss`, which has no chance in it."""
     return clip_loss(clip, x, tokens)
+
+
+@torch.no_grad()
+def encode_critters(vae: VAE, count: int, seed: int) -> tuple[Tensor, float]:
+    """The latents of `critters.sample_scenes(count, seed)`, made once, and the scale that gives them unit variance.
+
+    The scale is what a config calls scaling_factor: 1 over the standard deviation of all latents. Stable Diffusion's
+    0.18215 was measured in the same way.                                   (Rombach et al. 2022, appendix G)
+    -> (count, C, h, w) float16, and a number
+    """
+    scenes, device = critters.sample_scenes(count, seed), next(vae.parameters()).device
+    parts = []
+    for first in range(0, count, 256):
+        x = to_float(critters.render(scenes[first:first + 256], SIZE)).to(device)
+        parts.append(vae.encode(x).mean.cpu())
+    latents = torch.cat(parts)
+    scale = 1 / latents.std().item()
+    return (scale * latents).half(), scale
+
+
+class LatentBatches:
+    """Batches of latents with the tokens of their captions, some of them replaced by the empty text.
+
+    latents: (N, C, h, w);  texts: N captions;  drop: the share of captions that is hidden, for guidance
+    """
+
+    def __init__(self, latents: Tensor, texts: list[str], tokenizer: Tokenizer, drop: float) -> None:
+        self.latents, self.tokens, self.empty, self.drop = latents, tokenizer(texts), tokenizer(""), drop
+
+    def __call__(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        g = torch.Generator().manual_seed(seed)
+        rows = torch.randint(len(self.latents), (count,), generator=g)
+        hidden = torch.rand(count, 1, generator=g) < self.drop
+        return self.latents[rows].float(), torch.where(hidden, self.empty, self.tokens[rows])
+
+
+def unet_step(scheduler: Scheduler, text_encoder: TextEncoder) -> Callable[..., Tensor]:
+    """`diffusion_loss` with t and the noise of this step, the text read by a frozen encoder.
+
+    -> a function of (unet, latents, tokens, generator)
+    """
+    def step(unet: UNet, latents: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            text = text_encoder(tokens).hidden_states
+        t = torch.randint(1, scheduler.schedule.T + 1, (len(latents),), generator=generator, device=latents.device)
+        eps = torch.randn(latents.shape, generator=generator, device=latents.device)
+        return diffusion_loss(unet, scheduler, latents, text, t, eps)
+
+    return step
+
+
+def start_from_zero(unet: UNet) -> UNet:
+    """Zero the last layer of every branch, as the original code does: each block begins as its shortcut."""
+    last: list[Any] = [unet.conv_out]
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock):
+            last.append(module.conv2)
+        elif isinstance(module, Transformer):
+            last.append(module.proj_out)
+    for layer in last:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return unet
 
 
 class LossTrainer(BaseTrainer):

@@ -6,6 +6,7 @@ Older files have older names. They are translated here, and nowhere else.
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,7 +30,7 @@ def modern_name(name: str) -> str | None:
                   lambda found: found[1] + OLD_VAE_NAMES[found[2]], name)
 
 
-def weights_file(folder) -> Path:
+def weights_file(folder: str | Path) -> Path:
     """The safetensors file of a model's folder; the one in full precision if there are two.
 
     Raises ValueError where there are only pickles: they can run any code while they load.
@@ -45,7 +46,8 @@ def weights_file(folder) -> Path:
     raise FileNotFoundError(f"{folder} has no .safetensors file")
 
 
-def load_model(kind: type[nn.Module], folder, device="cpu", dtype=torch.float32) -> nn.Module:
+def load_model(kind: type[nn.Module], folder: str | Path, device: str | torch.device = "cpu",
+               dtype: torch.dtype = torch.float32) -> nn.Module:
     """A UNet, VAE or TextEncoder from its published folder, for use and not for training.
 
     No random weights are made first and every tensor is converted by itself, so that the memory holds little more than
@@ -67,7 +69,7 @@ def load_model(kind: type[nn.Module], folder, device="cpu", dtype=torch.float32)
     return model.eval().requires_grad_(False)
 
 
-def save_model(model: nn.Module, folder, class_name: str, dtype=torch.float16):
+def save_model(model: Any, folder: str | Path, class_name: str, dtype: torch.dtype = torch.float16) -> None:
     """Write config.json and weights as `load_model`, diffusers and transformers read them.
 
     class_name: what the published libraries call this model, "AutoencoderKL" for instance

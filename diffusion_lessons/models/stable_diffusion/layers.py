@@ -1,8 +1,7 @@
 """The layers that the U-Net and the VAE share. Parameter names are those of the published checkpoints."""
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
 class ResnetBlock(nn.Module):
@@ -11,7 +10,7 @@ class ResnetBlock(nn.Module):
     x: (B, c_in, H, W), emb: (B, time_width) or None  ->  (B, c_out, H, W)
     """
 
-    def __init__(self, c_in, c_out, groups, eps, time_width=None):
+    def __init__(self, c_in: int, c_out: int, groups: int, eps: float, time_width: int | None = None) -> None:
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(groups, c_in, eps), nn.Conv2d(c_in, c_out, 3, padding=1)
         self.norm2, self.conv2 = nn.GroupNorm(groups, c_out, eps), nn.Conv2d(c_out, c_out, 3, padding=1)
@@ -19,7 +18,7 @@ class ResnetBlock(nn.Module):
             self.time_emb_proj = nn.Linear(time_width, c_out)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x, emb=None):
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         if emb is not None:
             h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]     # (B, c_out, 1, 1)
@@ -34,7 +33,7 @@ class Attention(nn.Module):
     x: (B, N, width), context: (B, L, context_width) or None  ->  (B, N, width)
     """
 
-    def __init__(self, width, heads, context_width=None, qkv_bias=False):
+    def __init__(self, width: int, heads: int, context_width: int | None = None, qkv_bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width, bias=qkv_bias)
@@ -42,7 +41,7 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width or width, width, bias=qkv_bias)
         self.to_out = nn.Sequential(nn.Linear(width, width))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
         q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2)     # (B, heads, N or L, d)
                    for each in (self.to_q(x), self.to_k(context), self.to_v(context)))
@@ -56,21 +55,21 @@ class Downsample(nn.Module):
     The VAE pads at the right and at the bottom alone; the U-Net pads all around. Both were trained so.
     """
 
-    def __init__(self, channels, asymmetric=False):
+    def __init__(self, channels: int, asymmetric: bool = False) -> None:
         super().__init__()
         self.asymmetric = asymmetric
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
 
 
 class Upsample(nn.Module):
     """Twice the height and width: each pixel becomes 2x2, then a convolution."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

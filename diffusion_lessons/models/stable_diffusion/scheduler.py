@@ -5,6 +5,7 @@ alphas_cumprod[timestep] is alpha_bar[t] with t = timestep + 1. Here, and where 
 `pipelines.latent.LatentDenoiser`), are the only places where the two meet.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ KNOWN = {
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v"}    # theirs: ours
 
 
-def scaled_linear(T=1000, beta_start=0.00085, beta_end=0.012) -> Schedule:
+def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
     """sqrt(beta) grows linearly: Stable Diffusion's schedule            (Rombach et al. 2022, their published code)
 
     The picture is never quite gone: alpha_bar_T is 0.0047 with these numbers, 0.068 of its size.
@@ -43,7 +44,7 @@ def scaled_linear(T=1000, beta_start=0.00085, beta_end=0.012) -> Schedule:
     return from_betas("scaled_linear", torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2)
 
 
-def plain_linear(T, beta_start, beta_end) -> Schedule:
+def plain_linear(T: int, beta_start: float, beta_end: float) -> Schedule:
     """beta grows linearly, with the two numbers as they are."""
     return from_betas("linear", torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
@@ -70,7 +71,7 @@ class Scheduler:
     method: str
 
     @classmethod
-    def from_config(cls, config: dict):
+    def from_config(cls, config: dict) -> "Scheduler":
         """Read a scheduler_config.json. Raises ValueError that names the entry which is not implemented here."""
         name = config.get("_class_name")
         if name not in KNOWN:
@@ -106,7 +107,7 @@ class Scheduler:
             raise ValueError(f"{steps} steps with an offset of {self.offset} begin after T = {T}: take fewer")
         return [t for t in times if t > last] + [last]
 
-    def noise_scale(self, times, method: str | None = None) -> float:
+    def noise_scale(self, times: Sequence[int], method: str | None = None) -> float:
         """The size of the noise that a loop begins with: 1, or for Euler with trailing times sqrt(1 - ab_T).
 
         So it is in diffusers: there Euler begins with noise alone, sigma_T eps, and the picture's part is left out.

@@ -10,10 +10,13 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 BOS, EOS, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"    # Unicode's White_Space
@@ -74,15 +77,15 @@ def merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(joined)
 
 
-def train_bpe(texts, merges: int) -> list[tuple[str, str]]:
+def train_bpe(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
     """Learn the pairs to merge: each time the most frequent pair of neighbours in the texts.
 
     texts: an iterable of strings  ->  up to `merges` pairs, in the order in which they are to be merged
     """
     words = Counter(symbols(piece) for text in texts for piece in pieces(normalize(text)))
-    learned = []
+    learned: list[tuple[str, str]] = []
     while len(learned) < merges:
-        pairs = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
         for word, count in words.items():
             for pair in zip(word, word[1:]):
                 pairs[pair] += count
@@ -103,7 +106,8 @@ class Tokenizer:
     1.5, "!" in 2.x and SD-Turbo. The text encoder sees the padding, so it is no matter of taste.
     """
 
-    def __init__(self, merges, vocab=None, length=77, pad=EOS):
+    def __init__(self, merges: Iterable[Sequence[str]], vocab: dict[str, int] | None = None, length: int = 77,
+                 pad: str = EOS) -> None:
         if vocab is None:
             known = [*SIGNS, *(sign + END_OF_WORD for sign in SIGNS), *map("".join, merges), BOS, EOS]
             vocab = {piece: i for i, piece in enumerate(dict.fromkeys(known))}
@@ -113,7 +117,7 @@ class Tokenizer:
         self.merges, self.vocab, self.length, self.pad = list(map(tuple, merges)), dict(vocab), length, pad
         self.rank = {pair: i for i, pair in enumerate(self.merges)}
 
-    def __call__(self, texts) -> torch.Tensor:
+    def __call__(self, texts: str | Iterable[str]) -> Tensor:
         """A string or a list of B strings -> (B, length) int64. What is too long is cut off, with a warning."""
         return torch.tensor([self.encode(text) for text in ([texts] if isinstance(texts, str) else texts)],
                             dtype=torch.int64).reshape(-1, self.length)
@@ -133,7 +137,7 @@ class Tokenizer:
         BOS, EOS and the padding are taken as they are wherever a text has them, so in 2.x a "!" too is padding.
         """
         special = dict.fromkeys((BOS, EOS, self.pad))
-        found = []
+        found: list[str] = []
         for part in re.split("(" + "|".join(map(re.escape, special)) + ")", text):
             found += [part] if part in special else [s for p in pieces(normalize(part)) for s in self.bpe(p)]
         return found
@@ -150,9 +154,9 @@ class Tokenizer:
 
     def token_to_id(self, token: str) -> int:
         """The number of a piece; an unknown one is read as EOS, as in CLIP."""
-        return self.vocab.get(token, self.vocab[EOS])
+        return self.vocab[token if token in self.vocab else EOS]
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
         """The text behind some tokens, without BOS, EOS and padding at the end."""
         tokens = [self.id_to_token[int(i)] for i in ids]
         while tokens and tokens[-1] in (self.pad, EOS):
@@ -167,12 +171,12 @@ class Tokenizer:
         return {i: token for token, i in self.vocab.items()}
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: str | Path) -> "Tokenizer":
         """From a folder with vocab.json, merges.txt and (for the length and the padding) tokenizer_config.json."""
         folder = Path(folder)
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-        settings = {}
+        settings: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
             if (folder / name).exists():
                 settings |= json.loads((folder / name).read_text(encoding="utf-8"))
@@ -180,7 +184,7 @@ class Tokenizer:
         return cls(merges, json.loads((folder / "vocab.json").read_text(encoding="utf-8")),
                    settings.get("model_max_length", 77), pad["content"] if isinstance(pad, dict) else pad)
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write the folder that `load` and transformers' CLIPTokenizer read."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,11 @@
 weights load by load_state_dict.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .config import REQUIRED, read_config
 from .layers import Attention, Downsample, ResnetBlock, Upsample
@@ -23,14 +23,14 @@ FIXED = dict(act_fn=("silu",), mid_block_add_attention=(True,), use_quant_conv=(
 class Gaussian(NamedTuple):
     """What the encoder says of a picture: a mean and a log variance for every latent.  Both (B, C, h, w)"""
 
-    mean: torch.Tensor
-    logvar: torch.Tensor
+    mean: Tensor
+    logvar: Tensor
 
-    def sample(self, noise):
+    def sample(self, noise: Tensor) -> Tensor:
         """mean + std noise: one of the latents that stand for the picture.  noise: like mean"""
         return self.mean + (0.5 * self.logvar).exp() * noise
 
-    def kl(self):
+    def kl(self) -> Tensor:
         """KL(N(mean, var) || N(0, 1)) = (mean^2 + var - 1 - log var) / 2 of every latent.  (B, C, h, w)"""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
 
@@ -38,11 +38,11 @@ class Gaussian(NamedTuple):
 class SpatialAttention(Attention):
     """Self-attention with one head among all positions of a map.  (B, C, H, W) -> the same"""
 
-    def __init__(self, channels, groups):
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__(channels, heads=1, qkv_bias=True)
         self.group_norm = nn.GroupNorm(groups, channels, EPS)
 
-    def forward(self, x):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         positions = self.group_norm(x).flatten(2).transpose(1, 2)                 # (B, H W, C)
         return x + super().forward(positions).transpose(1, 2).reshape(x.shape)
 
@@ -50,25 +50,26 @@ class SpatialAttention(Attention):
 class MidBlock(nn.Module):
     """At the smallest map: residual block, attention, residual block."""
 
-    def __init__(self, channels, groups):
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, groups, EPS) for _ in range(2))
         self.attentions = nn.ModuleList([SpatialAttention(channels, groups)])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class Level(nn.Module):
     """The residual blocks of one size, and the step to the next size (none at the last)."""
 
-    def __init__(self, c_in, c_out, layers, groups, downsample=False, upsample=False):
+    def __init__(self, c_in: int, c_out: int, layers: int, groups: int, downsample: bool = False,
+                 upsample: bool = False) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(c_in if i == 0 else c_out, c_out, groups, EPS) for i in range(layers))
         self.downsamplers = nn.ModuleList([Downsample(c_out, asymmetric=True)] if downsample else [])
         self.upsamplers = nn.ModuleList([Upsample(c_out)] if upsample else [])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for layer in (*self.resnets, *self.downsamplers, *self.upsamplers):
             x = layer(x)
         return x
@@ -77,7 +78,7 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """(B, 3, H, W) pictures -> (B, 2 C, H/f, W/f): mean and log variance."""
 
-    def __init__(self, in_channels, out_channels, widths, layers, groups):
+    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int], layers: int, groups: int) -> None:
         super().__init__()
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
@@ -87,7 +88,7 @@ class Encoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for level in self.down_blocks:
             x = level(x)
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, C, h, w) latents -> (B, 3, f h, f w) pictures. One residual block a level more than the encoder."""
 
-    def __init__(self, in_channels, out_channels, widths, layers, groups):
+    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int], layers: int, groups: int) -> None:
         super().__init__()
         widths, last = list(reversed(widths)), len(widths) - 1
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
@@ -108,7 +109,7 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))
         for level in self.up_blocks:
             x = level(x)
@@ -122,7 +123,7 @@ class VAE(nn.Module):
     Raises ValueError for a config that this code does not implement.
     """
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any) -> None:
         super().__init__()
         kinds = {name: (["DownEncoderBlock2D", "UpDecoderBlock2D"][name.startswith("up")],)
                  for name in ("down_block_types", "up_block_types")}
@@ -140,19 +141,19 @@ class VAE(nn.Module):
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
 
-    def encode(self, x) -> Gaussian:
+    def encode(self, x: Tensor) -> Gaussian:
         """(B, 3, H, W) in [-1, 1], sides divisible by the factor -> a Gaussian over (B, C, H/f, W/f) latents."""
         if any(side % self.factor for side in x.shape[-2:]):
             raise ValueError(f"height and width must be divisible by {self.factor}, got {tuple(x.shape[-2:])}")
         mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))
 
-    def decode(self, z):
+    def decode(self, z: Tensor) -> Tensor:
         """(B, C, h, w) latents -> (B, 3, f h, f w), about in [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))
 
 
-def vae_loss(vae, x, noise, kl_weight=1e-4):
+def vae_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
     """Mean squared error of the reconstruction, and a little KL so that the latents stay near N(0, 1).
 
     mean (x_hat - x)^2 + kl_weight mean KL                               (Kingma & Welling 2014, eq. 10)
