@@ -96,5 +96,5 @@ test-colab: .venv-colab/.like-colab
 	.venv-colab/bin/python tests/colab_runner.py --out build/colab $(or $(ARGS),notebooks/*.ipynb)
 
 clean:
-	rm -rf build docs/_build .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find diffusion_lessons notebooks tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	rm -rf build docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find benchmarks diffusion_lessons notebooks tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

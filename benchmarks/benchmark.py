@@ -1,7 +1,7 @@
 """How fast is this machine, and how good is what it trains? Ratios within one run; nothing here is asserted by a test.
 
     python benchmarks/benchmark.py                     speed of the digits network: 2 minutes
-    python benchmarks/benchmark.py --trial 3           train from nothing for 3 minutes, judge 1,000 samples, draw 100
+    python benchmarks/benchmark.py --trial 3           train from scratch for 3 minutes, measure 1,000 samples, show 100
     python benchmarks/benchmark.py --trial 10 --out page.png
     python benchmarks/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
     python benchmarks/benchmark.py --busy              alone and beside two busy processes, by how threads wait: minutes
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from make_weights import judged
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import save_image
 
@@ -25,9 +24,12 @@ from diffusion_lessons.datasets import critters
 from diffusion_lessons.evaluation import metrics
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.pipelines import text_to_image
-from diffusion_lessons.training.recipes import RECIPES, build, training_set
+from diffusion_lessons.samplers import SamplerSettings
+from diffusion_lessons.training.figures import digits_figures
+from diffusion_lessons.training.recipes import RECIPES, build, replace, training_set
 
-TOOLS = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
+
 
 def seconds(work, repeats=7):
     """The median time of one call, after a first one that does not count."""
@@ -49,18 +51,18 @@ def matrix_product(size=2048):
 
 
 def training_step(recipe, data, **change):
-    """Pictures a second and GFLOP/s of whole training steps: drawing, forward, backward, AdamW, averaging."""
+    """Pictures a second and GFLOP/s of whole training steps: batch, forward, backward, AdamW, EMA."""
     denoiser = build(recipe)
     if change.get("channels_last"):
         denoiser = denoiser.to(memory_format=torch.channels_last)
-    trainer = training.Trainer(denoiser, data.x, data.y, steps=10**6, batch=recipe["batch"], lr=recipe["lr"])
+    trainer = training.Trainer(denoiser, data.x, data.y, steps=10**6, batch=recipe.batch, lr=recipe.lr)
 
     def work():
         with torch.autocast("cpu", torch.bfloat16, enabled=change.get("bf16", False)):
-            trainer.one_step()
+            trainer.train_step()
 
     took = seconds(work)
-    return recipe["batch"] / took, 3 * flops(denoiser, data) * recipe["batch"] / took / 1e9, trainer, took
+    return recipe.batch / took, 3 * flops(denoiser, data) * recipe.batch / took / 1e9, trainer, took
 
 
 def flops(denoiser, data):
@@ -74,14 +76,17 @@ def flops(denoiser, data):
 
 def parts_of_a_step(trainer):
     """Where the time of a training step goes, as shares of their sum."""
-    x0, t, eps, y = trainer.draw(0)
+    x0, t, eps, y = trainer.sample_batch(trainer.step_generator(0))
     net, schedule = trainer.denoiser, trainer.denoiser.schedule
-    x_t = add_noise(x0, t, eps, schedule)
-    forward = seconds(lambda: net.loss(x0, x_t, t, eps, y))
-    both = seconds(lambda: net.loss(x0, x_t, t, eps, y).mean().backward())
-    times = {"draw and add noise": seconds(lambda: add_noise(*trainer.draw(0)[:3], schedule)),
+    forward = seconds(lambda: net.loss(x0, t, eps, y))
+    both = seconds(lambda: net.loss(x0, t, eps, y).mean().backward())
+
+    def prepare():
+        return add_noise(*trainer.sample_batch(trainer.step_generator(0))[:3], schedule)
+
+    times = {"batch and noise": seconds(prepare),
              "forward": forward, "backward": both - forward, "AdamW": seconds(trainer.optimizer.step),
-             "average": seconds(lambda: trainer.update_average(trainer.average, net))}
+             "EMA": seconds(lambda: trainer.update_ema(net))}
     return {name: took / sum(times.values()) for name, took in times.items()}
 
 
@@ -98,39 +103,39 @@ def speed(recipe, data):
         for change in ("channels_last", "bf16"):
             print(f"the same with {change}: x {training_step(recipe, data, **{change: True})[0] / rate:.2f}")
     y = torch.arange(16) % 10
-    took = seconds(lambda: text_to_image.draw(trainer.average, y, data.x.shape[1:], w=2.0), 3)
+    took = seconds(lambda: text_to_image.sample_images(trainer.ema, y, data.x.shape[1:], w=2.0), 3)
     print(f"16 samples, 50 steps, guidance: {took:.2f} s")
 
 
 def trial(recipe, data, minutes, out):
-    """Train from nothing for so many minutes and judge."""
+    """Train from nothing for so many minutes and classifier."""
     rate = training_step(recipe, data)[0]
-    steps = int(rate * minutes * 60 / recipe["batch"] * 0.97)      # the number must be known to plan the learning rate
-    trainer = training.Trainer(build(recipe), data.x, data.y, steps=steps, batch=recipe["batch"], lr=recipe["lr"])
+    steps = int(rate * minutes * 60 / recipe.batch * 0.97)      # the number must be known to plan the learning rate
+    trainer = training.Trainer(build(recipe), data.x, data.y, steps=steps, batch=recipe.batch, lr=recipe.lr)
     began = time.perf_counter()
     average = training.run(trainer)
     took = time.perf_counter() - began
-    print(f"{steps} steps in {took:.0f} s, {steps * recipe['batch'] / took:.0f} pictures/s", flush=True)
-    print(judged(average, recipe, 1000))
+    print(f"{steps} steps in {took:.0f} s, {steps * recipe.batch / took:.0f} pictures/s", flush=True)
+    print(digits_figures(average, recipe.w, 1000))
     if out:
-        x = text_to_image.draw(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe["w"], seed=1,
-                            **metrics.PROTOCOL)
+        x = text_to_image.sample_images(average, torch.arange(100) // 10, data.x.shape[1:], w=recipe.w, seed=1,
+                                        sampler=metrics.PROTOCOL)
         save_image((x + 1) / 2, out, nrow=10)
         print("100 samples:", out)
 
 
 def sentences():
-    """How long a learner waits for a sentence to become a picture, and how fast scenes are drawn."""
+    """How long a learner waits for a picture of a prompt, and how fast scenes are rendered."""
     start = "from diffusion_lessons import generate, weights; "
-    for what, code in {"import and load": start + "weights.load_denoiser('critters')",
+    for what, code in {"import and load": start + "weights.load_model('critters')",
                        "import, load, one picture": start + "generate('a green frog', count=1)"}.items():
         took = seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), 3)
         print(f"{what}, in a fresh Python: {took:.2f} s")
     for count in (1, 16):
         took = seconds(lambda count=count: generate("a green frog on stilts in the snow", count=count, guidance=4), 3)
         print(f"{count} pictures, 50 steps, guidance: {took:.2f} s")
-    scenes = critters.draw_scenes(4000)
-    print(f"{4000 / seconds(lambda: critters.paint(scenes), 3):,.0f} scenes a second at 32x32")
+    scenes = critters.sample_scenes(4000)
+    print(f"{4000 / seconds(lambda: critters.render(scenes), 3):,.0f} scenes a second at 32x32")
 
 
 # How OpenMP's threads wait for each other. 300,000 turns are the own default of GNU's.
@@ -151,7 +156,7 @@ def beside_busy_processes(count=2, limit=120):
                 environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | variables
                 command = [sys.executable, "-c", "import diffusion_lessons, benchmark; benchmark.rates()"]
                 try:
-                    said = subprocess.run(command, env=environ, cwd=TOOLS, capture_output=True, text=True,
+                    said = subprocess.run(command, env=environ, cwd=HERE, capture_output=True, text=True,
                                           timeout=limit, check=True).stdout.strip()
                 except subprocess.TimeoutExpired:
                     said = f"more than {limit} s"
@@ -166,15 +171,16 @@ def rates():
     recipe = RECIPES["digits"]
     x, y = torch.zeros(64, 1, 28, 28), torch.arange(64) % 10
     trainer = training.Trainer(build(recipe), x, y, steps=10**6, batch=64)
-    sampled = seconds(lambda: text_to_image.draw(trainer.average, y[:16], (1, 28, 28), w=2.0, steps=15), 3)
-    trained = 64 / seconds(trainer.one_step, 5)
+    sampler = SamplerSettings(steps=15)
+    sampled = seconds(lambda: text_to_image.sample_images(trainer.ema, y[:16], (1, 28, 28), w=2.0, sampler=sampler), 3)
+    trained = 64 / seconds(trainer.train_step, 5)
     print(f"{sampled:.1f} s for 16 guided digits in 15 steps, {trained:.0f} pictures/s trained")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=float, metavar="MINUTES")
-    parser.add_argument("--out", help="where to draw 100 samples")
+    parser.add_argument("--out", help="where to save 100 samples")
     parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
     parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
     parser.add_argument("--busy", action="store_true", help="measure beside busy processes, nothing else")
@@ -183,8 +189,8 @@ def main():
         return sentences()
     if args.busy:
         return beside_busy_processes()
-    recipe = {**RECIPES["digits"], "w": args.w}
-    data = training_set("digits", source="mnist")
+    recipe = replace(RECIPES["digits"], w=args.w)
+    data = training_set(recipe, "mnist")
     if args.trial:
         return trial(recipe, data, args.trial, args.out)
     return speed(recipe, data)

@@ -7,6 +7,7 @@
 import argparse
 import json
 import time
+from dataclasses import asdict
 
 import torch
 from tqdm import tqdm
@@ -28,11 +29,11 @@ def pictures(generator, count, noise=1.0, seed=0, batch=500):
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
 
 
-def judged(generator, noise, count=10_000):
-    """The figures of pictures that nothing was asked for."""
+def measured(generator, noise, count=10_000):
+    """The figures of unconditional pictures."""
     x = pictures(generator, count, noise)
-    figures = metrics.report(weights.load_classifier(), x, None, weights.load("digits_real")[0]["test"])
-    return {**figures, "variety_of_256": metrics.variety(x[:256])}
+    figures = metrics.report(weights.load_model("digits_classifier"), x, None, weights.load("digits_real")[0]["test"])
+    return {**figures, "mean_pairwise_distance_of_256": metrics.mean_pairwise_distance(x[:256])}
 
 
 def digits(names):
@@ -42,13 +43,13 @@ def digits(names):
         recipe, began = recipes.DIGIT_GANS[name], time.time()
         trainer = recipes.gan(recipe, data.x)
         bar = tqdm(total=trainer.steps, mininterval=20, desc=name)
-        generator = training.run(trainer, watch=lambda step, bar=bar: bar.update(1))
+        generator = training.run(trainer, callback=lambda step, bar=bar: bar.update(1))
         bar.close()
         minutes = round((time.time() - began) / 60, 1)
-        figures = {"minutes": minutes, **judged(generator, recipe.get("noise", 1.0))}
+        figures = {"minutes": minutes, **measured(generator, recipe.noise)}
         print(name, figures, flush=True)
-        card = {"kind": "generator", "network": generator.config, "data": "MNIST", "recipe": recipe, "seed": 0,
-                "steps": recipe["steps"], "picture": [1, 28, 28], "code_version": __version__,
+        card = {"kind": "generator", "network": generator.config, "data": "MNIST", "recipe": asdict(recipe), "seed": 0,
+                "steps": recipe.steps, "picture": [1, 28, 28], "code_version": __version__,
                 "command": f"python benchmarks/gans.py digits {name}", "figures": figures}
         weights.save(weights.FOLDER / f"gan_{name}", generator.state_dict(), card, torch.float16)
 
@@ -68,11 +69,12 @@ def ring_runs():
             trainer = recipes.gan(recipe, data, seed)
             covered = [on_ring(trainer.generator).covered for step in trainer if step.step % 100 == 0]
             end = on_ring(trainer.generator)
-            runs.append({"label": name, "seed": seed, "covered": end.covered, "on_modes": end.on_modes,
-                         "even": end.even, "covered_every_100_steps": covered})
-            print(f"{name}, seed {seed}: {end.covered} of 8 modes, {end.on_modes:.1%} of points on them", flush=True)
+            runs.append({"label": name, "seed": seed, "covered": end.covered, "precision": end.precision,
+                         "mode_balance": end.mode_balance, "covered_every_100_steps": covered})
+            print(f"{name}, seed {seed}: {end.covered} of 8 modes, {end.precision:.1%} of points on them", flush=True)
     curve = {"command": "python benchmarks/gans.py ring", "minutes": round((time.time() - began) / 60, 1),
-             "points": POINTS, "code_version": __version__, "recipes": recipes.POINT_GANS, "runs": runs}
+             "points": POINTS, "code_version": __version__, "runs": runs,
+             "recipes": {name: asdict(recipe) for name, recipe in recipes.POINT_GANS.items()}}
     with atomic_write(weights.FOLDER / "curves" / "gan_ring.json") as scratch:
         scratch.write_text(json.dumps(curve, indent=1) + "\n")
 

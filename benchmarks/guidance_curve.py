@@ -16,6 +16,7 @@ import argparse
 import collections
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -33,9 +34,9 @@ SCALES, PROMPT, SEED = (0, 1, 2, 3, 4, 6, 8, 12, 16), "a muppet cooking in the k
 FIRST = 16    # so many pictures of each scale are counted on their own as well, for the lesson to draw again
 
 
-def who(critic, x):
+def who(classifier, x):
     """The shares of muppets, other animals and nobody in pictures of critters.  (N, 3, 32, 32) -> a dict"""
-    subject = torch.cat([critic.read(part) for part in x.split(500)])[:, 0]
+    subject = torch.cat([classifier.predict(part) for part in x.split(500)])[:, 0]
     muppet, nobody = (subject == SUBJECTS.index(name) for name in ("muppet", "nobody"))
     shares = {"muppet": muppet, "another": ~muppet & ~nobody, "nobody": nobody}
     return {name: seen.double().mean().item() for name, seen in shares.items()}
@@ -50,7 +51,7 @@ def truth_of_prompt(wanted=10_000, scenes=1_000_000):
     """Who is there when a caption says just what the prompt says, in at least `wanted` captions."""
     counted = collections.Counter()
     for seed in itertools.count():
-        found, shares = prompt_following.truth(captions.understood(PROMPT), scenes, seed)
+        found, shares = prompt_following.subject_shares(captions.parse_caption(PROMPT), scenes, seed)
         counted.update({name: round(share * found) for name, share in shares.items()})
         if (total := counted.total()) >= wanted:
             shares = {name: counted[name] / total for name in ("muppet", "nobody")}
@@ -59,29 +60,29 @@ def truth_of_prompt(wanted=10_000, scenes=1_000_000):
 
 def truth_of_all_four():
     """How often a caption of the training set that names all four is right; each combination counts the same."""
-    scenes = critters.draw_scenes(recipes.SCENES, recipes.SCENES_SEED)
+    scenes = critters.sample_scenes(recipes.SCENES, recipes.SCENES_SEED)
     said, right = collections.Counter(), collections.Counter()
-    for caption, row in zip(captions.draw_captions(scenes, recipes.SCENES_SEED), scenes.attributes().tolist()):
-        if len(caption.said) == len(ATTRIBUTES):
-            told = tuple(ATTRIBUTES[name].index(word) for name, word in caption.said.items())
-            said[told] += 1
-            right[told] += told == tuple(row)
+    for caption, row in zip(captions.sample_captions(scenes, recipes.SCENES_SEED), scenes.attributes().tolist()):
+        if len(caption.mentions) == len(ATTRIBUTES):
+            key = tuple(ATTRIBUTES[name].index(word) for name, word in caption.mentions.items())
+            said[key] += 1
+            right[key] += key == tuple(row)
     combinations = list(map(tuple, prompt_following.combinations().tolist()))
     share = sum(right[row] / said[row] for row in combinations) / len(combinations)
     return {"captions": said.total(), "all_right": share}
 
 
 @torch.no_grad()
-def one_point(denoiser, tokenizer, critic, w, count):
+def one_point(denoiser, tokenizer, classifier, w, count):
     """All figures at one scale."""
     tokens = tokenizer(PROMPT).expand(count, -1)
-    x = text_to_image.draw(denoiser, tokens, (3, 32, 32), w=w, seed=SEED, **prompt_following.PROTOCOL)
-    point = {**who(critic, x), "first_muppet": who(critic, x[:FIRST])["muppet"]}
-    point["muppet_lower95"] = metrics.lower_limit(point["muppet"], count)
-    rows = prompt_following.some_of(prompt_following.combinations(), count // 2, SEED)
-    x = prompt_following.drawn(denoiser, tokenizer, rows, w, SEED)
-    point["all_right"] = metrics.attributes_right(critic, x, rows)["all"]
-    point["first_all_right"] = metrics.attributes_right(critic, x[:FIRST], rows[:FIRST])["all"]
+    x = text_to_image.sample_images(denoiser, tokens, (3, 32, 32), w=w, seed=SEED, sampler=prompt_following.PROTOCOL)
+    point = {**who(classifier, x), "first_muppet": who(classifier, x[:FIRST])["muppet"]}
+    point["muppet_lower95"] = metrics.wilson_lower_bound(point["muppet"], count)
+    rows = prompt_following.sample_rows(prompt_following.combinations(), count // 2, SEED)
+    x = prompt_following.generate_images(denoiser, tokenizer, rows, w, SEED)
+    point["all_right"] = metrics.attribute_accuracy(classifier, x, rows)["all"]
+    point["first_all_right"] = metrics.attribute_accuracy(classifier, x[:FIRST], rows[:FIRST])["all"]
     point["saturated"] = saturated(x)
     prompts = prompt_following.combinations()
     point["diversity"] = prompt_following.diversity(denoiser, tokenizer, prompts, count // 50, 16, w, SEED)
@@ -95,17 +96,17 @@ def main():
     args = parser.parse_args()
     if args.count < 200:
         parser.error("--count must be 200 or more")
-    denoiser, card = weights.load_denoiser("critters", runtime.device()), weights.load("critters")[1]
-    critic, tokenizer = weights.load_critic(), text_to_image.tokenizer(card)
-    rows = prompt_following.some_of(prompt_following.combinations(), args.count // 2, SEED)
+    denoiser, card = weights.load_model("critters", runtime.device()), weights.load("critters")[1]
+    classifier, tokenizer = weights.load_model("critters_classifier"), text_to_image.tokenizer(card)
+    rows = prompt_following.sample_rows(prompt_following.combinations(), args.count // 2, SEED)
     curve = {"command": f"python benchmarks/guidance_curve.py --count {args.count}", "weights": "critters",
              "sha256": card["sha256"], "code_version": __version__, "count": args.count, "prompt": PROMPT,
-             "seed": SEED, **prompt_following.PROTOCOL,
-             "real_saturated": saturated(prompt_following.real_scenes(rows, SEED)),
+             "seed": SEED, **asdict(prompt_following.PROTOCOL),
+             "real_saturated": saturated(prompt_following.reference_images(rows, SEED)),
              "truth": truth_of_prompt(), "truth_all_four": truth_of_all_four(), "first": FIRST,
              "w": SCALES, "points": []}
     for w in (bar := tqdm(SCALES)):
-        point = one_point(denoiser, tokenizer, critic, w, args.count)
+        point = one_point(denoiser, tokenizer, classifier, w, args.count)
         curve["points"].append(point)
         bar.write(f"w = {w}: " + ", ".join(f"{name} {value:.3f}" for name, value in point.items()))
     with atomic_write(args.out) as scratch:

@@ -8,11 +8,11 @@ Equal tuning: for each method the same four learning rates are tried, with seeds
 ring, one on digits), and the best becomes "x 1". Then that rate, a third and three times of it, five seeds each;
 nothing else is changed. The rates are constant (diffusion's after a short warm-up); the GAN's is that of G, and D's
 keeps its ratio to it. Each keeps what belongs to its recipe: the GAN its penalty, diffusion its clipped gradients.
-Quality: on the ring the share that data and samples have in common (`metrics.modes(...).even`); on digits the Frechet
-distance of 1,000 samples that nothing was asked for.
+Quality: on the ring the share that data and samples have in common (`metrics.modes(...).mode_balance`); on digits the
+Frechet distance of 1,000 unconditional samples.
 
 Writes pretrained/curves/stability_DATA.json. Of digits, the two networks with seed 0 and rate x 1 are kept as
-pretrained/stability_gan and stability_diffusion, so that lesson 04 can draw and judge their samples again.
+pretrained/stability_gan and stability_diffusion, so that lesson 04 can sample from them and measure again.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from diffusion_lessons import __version__, runtime, schedules, training, weights
 from diffusion_lessons.datasets import load_digits, ring, toy
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.evaluation import metrics
-from diffusion_lessons.models.mlp import PointNet
+from diffusion_lessons.models.mlp import ToyMLP
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.runtime import atomic_write
-from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.samplers import PerSampleNoise, run, sample
 from diffusion_lessons.training import recipes
 
 SECONDS = {"ring": 8, "digits": 20}
@@ -42,16 +42,16 @@ DIGITS_NET = dict(in_channels=1, channels=(24, 48), blocks=1)
 
 def gan_trainer(name, x, lr, steps, seed):
     recipe = {"ring": recipes.POINT_GANS, "digits": recipes.DIGIT_GANS}[name]["healthy"]
-    balance = recipe["lr_d"] / recipe["lr_g"]
-    return recipes.gan({**recipe, "steps": steps, "lr_g": lr, "lr_d": balance * lr}, x, seed)
+    balance = recipe.lr_d / recipe.lr_g
+    return recipes.gan(recipes.replace(recipe, steps=steps, lr_g=lr, lr_d=balance * lr), x, seed)
 
 
 def diffusion_trainer(name, x, lr, steps, seed):
     torch.manual_seed(seed)
-    net = PointNet() if name == "ring" else UNet(**DIGITS_NET)
+    net = ToyMLP() if name == "ring" else UNet(**DIGITS_NET)
     denoiser = Denoiser(net, schedules.cosine(1000), "v")
-    return training.Trainer(denoiser, x, steps=steps, batch=256 if name == "ring" else 64, lr=lr, ema=0.99,
-                            constant=True, seed=seed)
+    return training.Trainer(denoiser, x, steps=steps, batch=256 if name == "ring" else 64, lr=lr, ema_decay=0.99,
+                            lr_schedule="constant", seed=seed)
 
 
 TRAINERS = {"gan": gan_trainer, "diffusion": diffusion_trainer}
@@ -59,39 +59,39 @@ TRAINERS = {"gan": gan_trainer, "diffusion": diffusion_trainer}
 
 @torch.no_grad()
 def samples(method, name, average, count):
-    """What a trained generator or denoiser makes when nothing is asked of it, the same for the same count."""
+    """Unconditional samples of a trained generator or denoiser, the same for the same count."""
     if method == "gan":
         return average(torch.randn(count, average.latent, generator=torch.Generator().manual_seed(0)))
     if name == "digits":
-        return text_to_image.draw(average, count, (1, 28, 28), **metrics.PROTOCOL)
-    return finish(sample(average, PictureNoise(0, count)((2,)), average.schedule, steps=50))
+        return text_to_image.sample_images(average, count, (1, 28, 28), sampler=metrics.PROTOCOL)
+    return run(sample(average, PerSampleNoise(0, count)((2,)), average.schedule, steps=50))
 
 
 def quality(method, name, average):
     """The figures of one trained network, as a dict."""
     if name == "ring":
         found = metrics.modes(samples(method, name, average, 2000), toy.ring_centres(), toy.RING_SIGMA)
-        return {"covered": found.covered, "on_modes": found.on_modes, "even": found.even}
-    judge, real = weights.load_classifier(), weights.load("digits_real")[0]["test"]
+        return {"covered": found.covered, "precision": found.precision, "mode_balance": found.mode_balance}
+    classifier, real = weights.load_model("digits_classifier"), weights.load("digits_real")[0]["test"]
     x = samples(method, name, average, 1000)
-    first = metrics.report(judge, x[:FIRST], None, real)["frechet"]
-    return {**metrics.report(judge, x, None, real), "first_frechet": first}
+    first = metrics.report(classifier, x[:FIRST], None, real)["frechet"]
+    return {**metrics.report(classifier, x, None, real), "first_frechet": first}
 
 
 def steps_in(method, name, x, seconds):
     """How many steps of a method fit into so many seconds of one core, rounded to two digits."""
     trainer = TRAINERS[method](name, x, 1e-4, 10**6, 0)
     for _ in range(5):
-        trainer.one_step()
+        trainer.train_step()
     count, began = 0, time.process_time()
     while time.process_time() - began < min(5, seconds / 2):
-        trainer.one_step()
+        trainer.train_step()
         count += 1
     return int(float(f"{count / (time.process_time() - began) * seconds:.1e}"))
 
 
 def one_run(method, name, x, lr, steps, seed):
-    """Train once and judge.  -> the averaged network, its figures; None and why, when training broke off"""
+    """Train once and classifier.  -> the averaged network, its figures; None and why, when training broke off"""
     trainer, began = TRAINERS[method](name, x, lr, steps, seed), time.process_time()
     try:
         average = training.run(trainer)
@@ -104,7 +104,7 @@ def goodness(name, figures):
     """One number, the larger the better."""
     if "broke_off" in figures:
         return float("-inf")
-    return figures["even"] if name == "ring" else -figures["frechet"]
+    return figures["mode_balance"] if name == "ring" else -figures["frechet"]
 
 
 def keep(method, network, card):

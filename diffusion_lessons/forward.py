@@ -37,12 +37,14 @@ def factors(t: Tensor, schedule: Schedule, like: Tensor, first: int = 0) -> Tens
     if not like.is_floating_point():
         raise ValueError(f"pictures must be float in [-1, 1], not {like.dtype}: use datasets.to_float")
     if not isinstance(t, Tensor) or t.shape != like.shape[:1] or t.dtype.is_floating_point:
-        raise ValueError(f"t must be a tensor with one integer for each of {len(like)} pictures, not {t!r}")
+        given = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
+        raise ValueError(f"t must be a tensor with one integer for each of {len(like)} pictures, not {given}")
     table = schedule.table(like.device, torch.float64 if like.dtype == torch.float64 else torch.float32)
     try:
         gathered = table[:, first:].index_select(1, t - first)    # on the CPU, refuses what lies outside
     except (IndexError, RuntimeError) as error:
-        raise ValueError(f"t must lie in {first}..{schedule.T}, got {int(t.min())}..{int(t.max())}") from error
+        reason = ": at t = 0 there is no noise to predict" if first == 1 else ""
+        raise ValueError(f"t must lie in {first}..{schedule.T}, got {int(t.min())}..{int(t.max())}{reason}") from error
     return gathered.reshape(3, -1, *[1] * (like.ndim - 1))
 
 

@@ -6,7 +6,7 @@ device gets its factors as tables, in float32 (Apple's GPUs have no float64).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -25,6 +25,7 @@ class Schedule:
 
     name: str
     alpha_bar: Tensor
+    _tables: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         a = self.alpha_bar
@@ -38,7 +39,7 @@ class Schedule:
         """The number of noising steps."""
         return len(self.alpha_bar) - 1
 
-    @cached_property
+    @property
     def beta(self) -> Tensor:
         """beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}, the variance added by step t; beta[0] = 0.  (T+1,)"""
         return torch.cat([torch.zeros(1, dtype=torch.float64), 1 - self.alpha_bar[1:] / self.alpha_bar[:-1]])
@@ -69,10 +70,6 @@ class Schedule:
             exact = torch.stack([self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt(), self.beta])
             self._tables[device, dtype] = exact.to(dtype).to(device, non_blocking=device.type == "cuda")
         return self._tables[device, dtype]
-
-    @cached_property
-    def _tables(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
-        return {}
 
     def __repr__(self) -> str:
         return f"Schedule({self.name}, T={self.T}, alpha_bar_T={self.alpha_bar[-1]:.2g})"

@@ -23,7 +23,7 @@ def reader():
     """A small network that reads sentences, of random weights."""
     torch.manual_seed(0)
     text = dict(width=32, layers=1, heads=2)
-    recipe = recipes.RECIPES["critters"] | {"network": dict(in_channels=3, channels=(16, 32), blocks=1, text=text)}
+    recipe = recipes.replace(recipes.RECIPES["critters"], network=dict(in_channels=3, channels=(16, 32), blocks=1, text=text))
     denoiser = recipes.build(recipe).eval()
     for weight in denoiser.parameters():
         if not weight.any():

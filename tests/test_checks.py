@@ -1,4 +1,4 @@
-"""What comes in is checked where it comes in: every wrong kind of input is named, and every right one let through."""
+"""Input is checked where it enters: each wrong kind gets a message of its own, and everything right passes."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from diffusion_lessons import generate, schedules, weights
 from diffusion_lessons.checks import check_labels, check_pictures
-from diffusion_lessons.cli.doctor import look_at_data
+from diffusion_lessons.cli.doctor import check_data
 from diffusion_lessons.datasets import load_digits, ring
 from diffusion_lessons.datasets.files import problem_with_labels
 from diffusion_lessons.denoiser import Denoiser
@@ -19,6 +19,7 @@ from diffusion_lessons.models.classifiers import Classifier
 from diffusion_lessons.models.gan import DigitDiscriminator, DigitGenerator, PointDiscriminator, PointGenerator
 from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.samplers import SamplerSettings
 from diffusion_lessons.training import Trainer, recipes
 from diffusion_lessons.training.gan import GanTrainer
 
@@ -35,7 +36,7 @@ def denoiser(in_channels=1, classes=3, **settings):
 
 def train(x, y=None, net=None, **settings):
     """One step of training."""
-    return Trainer(net or denoiser(), x, y, steps=1, batch=4, **settings).one_step()
+    return Trainer(net or denoiser(), x, y, steps=1, batch=4, **settings).train_step()
 
 
 def with_hole(x, value):
@@ -48,10 +49,10 @@ COLOUR = X.expand(6, 3, 8, 8)
 WRONG_PICTURES = {
     "0..255": (X * 127.5 + 127.5, r"float32 from \S+ to 255: bytes as floats\? Call x / 127.5 - 1"),
     "0..1": (X / 2 + 0.5, r"from \S+ to 1: pictures in \[0, 1\]\? Call 2 \* x - 1"),
-    "ImageNet": ((X / 2 + 0.5 - 0.449) / 0.226, "divided by a standard deviation, as for ImageNet"),
+    "ImageNet": ((X / 2 + 0.5 - 0.449) / 0.226, "normalised, as for ImageNet"),
     "much too large": (1000 * X, r"from -1000 to 1000: bring them into \[-1, 1\]"),
-    "NaN": (with_hole(X, math.nan), "1 of 6 pictures hold NaN or infinity"),
-    "infinity": (with_hole(X, -math.inf), "1 of 6 pictures hold NaN or infinity"),
+    "NaN": (with_hole(X, math.nan), "1 of 6 pictures contain NaN or infinity"),
+    "infinity": (with_hole(X, -math.inf), "1 of 6 pictures contain NaN or infinity"),
     "bytes of 0 and 1": (BYTES % 2, "torch.uint8 from 0 to 1: 0 and 1 in bytes"),
     "int64": (BYTES.long(), "uint8 or float in .*not torch.int64"),
     "bool": (BYTES > 100, "uint8 or float in .*not torch.bool"),
@@ -83,7 +84,7 @@ def test_a_colour_network_says_what_it_takes():
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         denoiser()(COLOUR, torch.ones(6).long())
     with pytest.raises(ValueError, match=r"1 channel, not \(4, 3, 8, 8\): colour"):
-        text_to_image.draw(denoiser(), 4, (3, 8, 8), steps=2)
+        text_to_image.sample_images(denoiser(), 4, (3, 8, 8), sampler=SamplerSettings(steps=2))
     with pytest.raises(ValueError, match=r"1 channel, not \(6, 3, 8, 8\): colour"):
         Classifier()(COLOUR)
 
@@ -124,10 +125,10 @@ def test_doubles_can_be_trained_on():
 
 
 WRONG_LABELS = {
-    "float": (Y.float(), r"whole numbers \(int64\), not torch.float32: call y.long\(\)"),
+    "float": (Y.float(), r"integers \(int64\), not torch.float32: call y.long\(\)"),
     "uint8": (Y.to(torch.uint8), "not torch.uint8"),
     "bool": (Y > 0, "not torch.bool"),
-    "list": (Y.tolist(), "a torch tensor of whole numbers, not a list: call torch.tensor"),
+    "list": (Y.tolist(), "a torch tensor of integers, not a list: call torch.tensor"),
     "words": (["cat", "dog"] * 3, r"not a list: call torch.tensor\(\[names.index\(word\) for word in y\]\)"),
     "numpy": (Y.numpy(), "not a numpy array of int64: call torch.from_numpy"),
     "numpy words": (np.array(["cat", "dog"] * 3), r"not a numpy array of <U3: call torch.tensor\(\[names.index"),
@@ -142,34 +143,34 @@ WRONG_LABELS = {
 
 
 @pytest.mark.parametrize("name", WRONG_LABELS)
-def test_labels_that_a_network_cannot_use_are_named(name):
+def test_labels_that_a_network_cannot_use_are_refused(name):
     y, words = WRONG_LABELS[name]
     with pytest.raises(ValueError, match=words):
         train(X, y)
     if name != "too few":
         with pytest.raises(ValueError, match=words):
-            text_to_image.draw(denoiser(), y, (1, 8, 8), steps=1)
+            text_to_image.sample_images(denoiser(), y, (1, 8, 8), sampler=SamplerSettings(steps=1))
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
-def test_whole_numbers_are_labels(dtype):
+def test_integers_are_labels(dtype):
     assert check_labels(Y.to(dtype), 6, denoiser().net).tolist() == Y.tolist()
     assert train(X, Y.to(dtype)).loss == train(X, Y).loss
 
 
-def test_a_network_that_reads_wants_tokens():
-    reader = denoiser(classes=None, text=dict(vocabulary=9, length=8, width=16, layers=1, heads=2))
-    with pytest.raises(ValueError, match=r"asked by sentences: give tokens \(N, 8\)"):
+def test_a_network_with_a_text_encoder_wants_tokens():
+    reader = denoiser(classes=None, text=dict(vocab_size=12, length=8, width=16, layers=1, heads=2))
+    with pytest.raises(ValueError, match=r"conditioned on sentences: give tokens \(N, 8\)"):
         train(X, Y, reader)
     with pytest.raises(ValueError, match=r"tokens must be \(N, 8\)"):
         train(X, Y[:, None], reader)
     train(X, torch.ones(6, 8).long(), reader)
 
 
-def test_nothing_can_be_drawn_no_times():
+def test_at_least_one_picture_must_be_asked_for():
     for none in (0, Y[:0]):
         with pytest.raises(ValueError, match="at least one picture"):
-            text_to_image.draw(denoiser(), none, (1, 8, 8), steps=1)
+            text_to_image.sample_images(denoiser(), none, (1, 8, 8), sampler=SamplerSettings(steps=1))
 
 
 # ---- GANs
@@ -180,14 +181,14 @@ def test_a_gan_is_as_strict():
         return GanTrainer(DigitGenerator(8, 8), DigitDiscriminator(8), x, steps=1, batch=4, **settings)
 
     x = torch.rand(6, 1, 28, 28) * 2 - 1
-    game(x).one_step()
+    game(x).train_step()
     for wrong, words in ((x * 127.5 + 127.5, "bytes as floats"), (x / 2 + 0.5, r"\[0, 1\]\?"),
                          (with_hole(x, math.nan), "NaN"), (x.numpy(), "torch.from_numpy"),
                          (x.expand(6, 3, 28, 28), r"generator makes \(1, 28, 28\), and the pictures are \(3, 28, 28\)"),
                          (x.permute(0, 2, 3, 1), r"the pictures are \(28, 28, 1\)"), (X, r"are \(1, 8, 8\)")):
         with pytest.raises(ValueError, match=words):
             game(wrong)
-    game(x / 2 + 0.5, check_range=False).one_step()
+    game(x / 2 + 0.5, check_range=False).train_step()
     with pytest.raises(ValueError, match=r"generator makes \(2,\), and the pictures are \(3,\)"):
         GanTrainer(PointGenerator(width=8), PointDiscriminator(width=8), torch.zeros(9, 3), steps=1)
 
@@ -205,12 +206,12 @@ class Remembers(nn.Module):
         return self.layers(z)
 
 
-def test_looking_at_a_generator_changes_nothing_of_it():
+def test_checking_a_generator_does_not_change_it():
     generator, discriminator = Remembers(), PointDiscriminator(width=8)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     dice = torch.get_rng_state()
     trainer = GanTrainer(generator, discriminator, ring(20), steps=1)
-    for part in (trainer.generator, trainer.average):
+    for part in (trainer.generator, trainer.ema):
         assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
     assert torch.equal(torch.get_rng_state(), dice)
     assert generator.training
@@ -237,7 +238,7 @@ def test_an_npz_with_odd_labels_is_named_and_the_doctor_goes_on(tmp_path, monkey
     monkeypatch.setenv("DIFFUSION_LESSONS_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=words):
         load_digits("train")
-    (advice,) = look_at_data()
+    (advice,) = check_data()
     assert str(tmp_path / "mnist.npz") in advice
     assert "MNIST        broken" in capsys.readouterr().out
 
@@ -251,7 +252,7 @@ def test_an_npz_with_odd_pixels_is_named(tmp_path, pixels):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint64])
-def test_whole_numbers_of_any_size_are_labels_in_a_file(dtype):
+def test_integers_of_any_size_are_labels_in_a_file(dtype):
     assert problem_with_labels(np.arange(6, dtype=dtype), 6) is None
     assert problem_with_labels(np.arange(6, dtype=dtype)[:, None], 6) is None
 
@@ -268,7 +269,7 @@ def saved(folder, without=(), **about):
     return str(folder / "mine.safetensors")
 
 
-@pytest.mark.parametrize("key", ["picture", "w", "network", "schedule", "target"])
+@pytest.mark.parametrize("key", ["picture", "w", "network", "schedule", "prediction_type"])
 def test_a_card_without_what_is_needed_says_what(tmp_path, key):
     path = saved(tmp_path, without=[key])
     with pytest.raises(ValueError, match=f"the card of '.*mine.safetensors' has no '{key}'; it holds kind, "):
@@ -282,20 +283,11 @@ def test_names_with_capitals_can_be_asked_for(tmp_path):
     path = saved(tmp_path, labels=names)
     for prompt, label in (("Cat", 0), ("cat", 0), ("  CAT ", 0), ("dog", 1), ("e\u0301mile", 2), ("Top  Hat", 3),
                           ("Frog", 4), ("frog", 5), ("FROG", 4), (7, 7)):
-        assert text_to_image.understand(path, prompt) == label
+        assert text_to_image.encode_prompt(path, prompt) == label
     with pytest.raises(ValueError, match="does not know 'owl'; it knows Cat, DOG, Émile"):
-        text_to_image.understand(path, "owl")
+        text_to_image.encode_prompt(path, "owl")
     assert len(generate("cat", model=path, count=1, steps=1)) == 1
 
 
 def test_names_may_be_numbers(tmp_path):
-    assert text_to_image.understand(saved(tmp_path, labels=list(range(10))), "3") == 3
-
-
-def test_weights_of_another_kind_are_named():
-    for load, kind in ((weights.load_denoiser, "denoiser"), (weights.load_critic, "critic"),
-                       (weights.load_generator, "generator")):
-        with pytest.raises(ValueError, match=f"'digits_judge' is a classifier, not a {kind}"):
-            load("digits_judge")
-    with pytest.raises(ValueError, match="'gan_healthy' is a generator, not a classifier"):
-        weights.load_classifier("gan_healthy")
+    assert text_to_image.encode_prompt(saved(tmp_path, labels=list(range(10))), "3") == 3

@@ -39,17 +39,17 @@ from diffusion_lessons.classroom import (
     show_pictures,
     walk_slider,
 )
-from diffusion_lessons.classroom.animation import tile
 from diffusion_lessons.classroom.instant import Histogram, picture_bytes
 from diffusion_lessons.classroom.network import u_shape
 from diffusion_lessons.classroom.style import LINES, Drawing, contrast, legible, png_of
 from diffusion_lessons.classroom.widgets import Picture
 from diffusion_lessons.forward import add_noise, from_x0
-from diffusion_lessons.guidance import Guided
+from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.ideal import IdealDenoiser
-from diffusion_lessons.models.gan import DigitGenerator, globe
+from diffusion_lessons.images import tile
+from diffusion_lessons.models.gan import DigitGenerator, latent_sphere
 from diffusion_lessons.pipelines import text_to_image
-from diffusion_lessons.samplers import Loop, PictureNoise, finish, sample
+from diffusion_lessons.samplers import PerSampleNoise, SamplerSettings, SamplingLoop, run, sample
 from diffusion_lessons.training import recipes
 
 # Red, green and blue as people without the green (deuteranopia) or red (protanopia) receptor see them, in linear light
@@ -270,7 +270,7 @@ def test_films_side_by_side_and_of_figures():
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(13, 11)] * 2 + [(6, 5)] * 2
     page = Page(animate([curve([1, 2], [3, k]) for k in range(2)]).data)
     assert [decoded(image).shape[:2] for image in page.all("img")] == [(450, 900)] * 2
-    with pytest.raises(ValueError, match="equally many"):
+    with pytest.raises(ValueError, match="same number of frames"):
         animate({"left": [x], "right": [x, x]})
     with pytest.raises(ValueError, match="titles"):
         animate([x], titles=["a", "b"])
@@ -349,18 +349,18 @@ def test_a_figure_tells_in_words_what_stands_in_it():
     assert all(word in said for word in ('Who errs "more"', "across: t", "up: error", "eps", "x0"))
     assert "x_t, t = 1, t = 2" in alt(film_strip({"$x_t$": [torch.zeros(1, 4, 4)] * 2}, titles=["t = 1", "t = 2"]))
     said = alt(heat_table(np.eye(2), ["honest", "blind"], ["loss", "home"], title="Told or not"))
-    assert all(word in said for word in ("across: loss, home", "up: honest, blind", "with the words: "))
+    assert all(word in said for word in ("across: loss, home", "up: honest, blind", "text: "))
 
 
 def test_the_histogram_shows_how_often_a_value_occurs():
     def height(x, value):
         histogram = Histogram()
-        column, floor = histogram.canvas.at(value, 0)
-        picture = Image.open(io.BytesIO(histogram.draw(x))).convert("RGB")
-        before = histogram.canvas.picture
+        column, floor = histogram.axes.at(value, 0)
+        picture = Image.open(io.BytesIO(histogram.plot(x))).convert("RGB")
+        before = histogram.axes.picture
         changed = [y for y in range(picture.height)
                    if picture.getpixel((column, y)) != before.getpixel((column, y))]
-        return (floor - min(changed)) / (floor - histogram.canvas.at(value, 1)[1]) if changed else 0
+        return (floor - min(changed)) / (floor - histogram.axes.at(value, 1)[1]) if changed else 0
 
     x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     for value in (-1.1, 0.1, 0.9):
@@ -399,21 +399,21 @@ def test_the_walk_slider_walks_and_says_where():
     torch.manual_seed(0)
     generator = DigitGenerator(latent=8, width=8).eval()
     widget = walk_slider(generator, step=60)
-    turn, tilt = parts(widget, ipywidgets.IntSlider)
+    longitude, latitude = parts(widget, ipywidgets.IntSlider)
     here, atlas = parts(widget, Picture)
     start = here.png, atlas.png
-    for slider, value in ((turn, 90), (tilt, -45)):
+    for slider, value in ((longitude, 90), (latitude, -45)):
         slider.value = value
         assert here.png != start[0]
         assert atlas.png != start[1]
         start = here.png, atlas.png
     shown = np.asarray(Image.open(io.BytesIO(here.png)).convert("L"))
     with torch.no_grad():
-        wanted = generator(globe(8, torch.tensor([90.0]), torch.tensor([-45.0])))
+        wanted = generator(latent_sphere(8, torch.tensor([90.0]), torch.tensor([-45.0])))
     assert (shown == np.asarray(Image.open(io.BytesIO(picture_bytes(wanted))).convert("L"))).all()
-    tilt.value = 90                                             # at the pole every turn is the same place
+    latitude.value = 90                                         # at the pole every longitude is the same point
     pole = here.png
-    turn.value = 200
+    longitude.value = 200
     close = [np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int) for png in (pole, here.png)]
     assert abs(close[0] - close[1]).max() <= 2
 
@@ -426,7 +426,7 @@ def reader():
     return denoiser, passes
 
 
-def test_the_prompt_lab_draws_what_is_written(reader):
+def test_the_prompt_lab_shows_the_picture_of_its_prompt(reader):
     denoiser, passes = reader
     tokenizer = recipes.tokenizer()
     widget = prompt_lab(denoiser, tokenizer, w=2.0, steps=2)
@@ -435,7 +435,7 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     seed, steps = parts(widget, ipywidgets.IntSlider)
     assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
-    x = text_to_image.draw(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, steps=2)
+    x = text_to_image.sample_images(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, sampler=SamplerSettings(steps=2))
     assert image.png == picture_bytes(x)
     seen = {image.png}
     for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),
@@ -443,8 +443,8 @@ def test_the_prompt_lab_draws_what_is_written(reader):
         mover.value = value
         seen.add(image.png)
     assert len(seen) == 7
-    steered = Guided(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
-    x = finish(sample(steered, PictureNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
+    steered = CFGDenoiser(denoiser, tokenizer("a red cat"), 8.0, negative=tokenizer("a frog"))
+    x = run(sample(steered, PerSampleNoise(3, 1)((3, 32, 32)), denoiser.schedule, 3, clip=True))
     assert image.png == picture_bytes(x)
     drawn, maps = len(passes), set()
     for word in ("a", "red", "cat"):
@@ -460,7 +460,7 @@ def test_the_prompt_lab_draws_what_is_written(reader):
     assert "the" in words_of(widget)
     assert image.png in seen
     prompt.value = ""
-    assert "nothing asked" in words_of(widget)
+    assert "no prompt" in words_of(widget)
     prompt.value = "a blue cat <&>"
     assert "a blue cat &lt;&amp;&gt;" in words_of(widget)
     assert image.png not in seen
@@ -473,8 +473,8 @@ def test_the_sampler_bench_draws_what_its_sliders_say(digits):
     (image,), (fresh,) = parts(widget, Picture), parts(widget, ipywidgets.FloatSlider)
     number, seed = parts(widget, ipywidgets.IntSlider)
     number.value, fresh.value, seed.value = 7, 1.0, 5
-    noise = PictureNoise(5, 4)
-    x = finish(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
+    noise = PerSampleNoise(5, 4)
+    x = run(sample(ideal, noise((1, 28, 28)), schedule, 7, eta=1.0, noise=noise, clip=True))
     assert image.png == picture_bytes(x, 480)
     words = words_of(widget)
     assert "<b>7</b> steps took" in words
@@ -511,16 +511,16 @@ def test_the_brush_paints_where_and_when_its_sliders_say():
     across, down, size, turn = parts(widget, ipywidgets.IntSlider)
     parts(widget, ipywidgets.Dropdown)[0].value = "black"
     across.value, down.value, size.value, turn.value = 20, 3, 3, 6
-    noise = PictureNoise(0, 1)
+    noise = PerSampleNoise(0, 1)
     x_T, eps = noise((1, 28, 28)), noise((1, 28, 28))
     x_t = list(sample(halves, x_T, schedule, 10, clip=True))[5].x_t.clone()          # at t = 50
     dot = add_noise(torch.full((1, 1, 28, 28), -1.0), torch.tensor([50]), eps, schedule)
     x_t[..., 2:5, 19:22] = dot[..., 2:5, 19:22]                                      # a dot of 3 is 3 x 3
     assert touched.png == picture_bytes(x_t)
-    assert after.png == picture_bytes(finish(Loop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
+    assert after.png == picture_bytes(run(SamplingLoop(halves, x_t, schedule, [50, 40, 30, 20, 10, 0], clip=True)))
 
 
-def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
+def test_a_slow_widget_updates_once_when_its_sliders_rest(digits):
     schedule, calls, drawn = schedules.linear(100), [], []
 
     def slow(x_t, t):
@@ -536,7 +536,7 @@ def test_a_slow_widget_draws_once_when_its_sliders_rest(digits):
             number.value = steps
             await asyncio.sleep(0)
         assert not calls
-        assert "drawing" in words_of(widget)
+        assert "working" in words_of(widget)
         await asyncio.sleep(0.3)
         assert len(calls) == 6                 # the last of them, and only that, and once
         assert len(drawn) == 1
@@ -579,12 +579,12 @@ def test_running_a_cell_again_leaves_no_models_behind(monkeypatch):
         assert counts[0] == counts[1] == counts[2], f"{name}: {counts}"
 
 
-def test_what_has_been_drawn_is_kept_but_not_without_end(monkeypatch):
-    monkeypatch.setattr(classroom.widgets, "KEPT", 3)
-    known, made = {}, itertools.count()
-    numbers = [classroom.widgets._once(known, key, made.__next__) for key in (1, 2, 1, 3, 4, 1)]
+def test_results_are_cached_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(classroom.widgets, "CACHED", 3)
+    cache, made = {}, itertools.count()
+    numbers = [classroom.widgets._cached(cache, key, made.__next__) for key in (1, 2, 1, 3, 4, 1)]
     assert numbers == [0, 1, 0, 2, 3, 4]
-    assert list(known) == [3, 4, 1]
+    assert list(cache) == [3, 4, 1]
 
 
 def test_running_a_cell_again_closes_what_it_showed_before(digits, monkeypatch):

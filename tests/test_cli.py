@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from diffusion_lessons.evaluation import metrics, prompt_following
 from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.samplers import SamplerSettings
-from diffusion_lessons.training import recipes
+from diffusion_lessons.training import figures, recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(in_channels=1, channels=(32, 32), blocks=1)
@@ -37,10 +38,10 @@ SMALL_READER = dict(in_channels=3, channels=(32, 32), blocks=1, text=dict(width=
 TRAIN = ["train", "digits", "--source", "mnist", "--batch", "4"]
 
 
-def write_tiny_mnist(folder):
-    """A file in MNIST's layout with 64 pictures of noise, enough to train on for a moment."""
+def write_tiny_mnist(folder, count=64):
+    """A file in MNIST's layout with a few pictures of noise, enough to train on for a moment."""
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (64, 28, 28), np.uint8), np.arange(64, dtype=np.uint8) % 10
+    x, y = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
     np.savez(folder / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
 
@@ -117,11 +118,32 @@ def test_every_command_that_we_print_is_one():
         assert build_parser().parse_args(shlex.split(command)).command in command
 
 
-def test_runs_as_a_module():
-    command = [sys.executable, "-m", "diffusion_lessons", "--version"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert said.returncode == 0
-    assert "diffusion-lessons 0.1.0" in said.stdout
+def console_script(module, function):
+    """What the installed command does."""
+    return [sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+
+
+def test_runs_as_a_command_and_as_a_module():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    script = console_script(*project["scripts"]["diffusion-lessons"].split(":"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for command in ([sys.executable, "-m", "diffusion_lessons"], script):
+        for arguments, code, words in (
+                (["--version"], 0, "diffusion-lessons 0.1.0"), (["nothing"], 2, "invalid choice"),
+                (["generate", "7", "--model", "no"], 1, "generate failed: no weights 'no'")):
+            said = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+            assert said.returncode == code
+            assert words in said.stdout + said.stderr
+
+
+def test_help_does_not_wait_for_torch():
+    code = ("import sys\nfrom diffusion_lessons.cli import main\n"
+            "try: main(['train', '--help'])\n"
+            "except SystemExit: sys.exit(' '.join({'torch', 'numpy', 'tqdm'} & set(sys.modules)) or 0)")
+    said = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, timeout=60)
+    assert said.returncode == 0, f"--help loads {said.stderr}"
+    assert "examples:" in said.stdout
 
 
 def test_generate_writes_plain_arrays(desk, small_weights):
@@ -143,7 +165,7 @@ def test_generate_writes_a_sheet(desk, small_weights):
     command = ["generate", "7", "--model", small_weights, "--steps", "3", "--count", "5"]
     assert main([*command, "--out", "five.npz"]) == 0
     assert main([*command, "--out", "five.png"]) == 0
-    sheet = np.asarray(Image.open("five.png"))
+    sheet = np.asarray(Image.open("five.png").convert("L"))
     # 2 rows of 3 places, each 28 pixels and a gap of 2, all of it enlarged four times
     assert sheet.shape == (4 * (2 * 30 + 2), 4 * (3 * 30 + 2))
     x = np.load("five.npz")["x"]
@@ -170,7 +192,7 @@ def test_unknown_names_are_answered_by_the_known_ones(desk, small_weights, capsy
     said = capsys.readouterr().err
     assert "digitz" in said
     assert main(["generate", "7", "--model", "gan_healthy"]) == 1
-    assert "nothing that one could ask for" in capsys.readouterr().err
+    assert "takes no prompt" in capsys.readouterr().err
     assert said.count("\n") == 1
     assert not Path("pictures.png").exists()
 
@@ -204,7 +226,7 @@ def test_a_sentence_makes_images(desk, small_reader):
     assert np.abs(plain - none).max() > 2
     assert np.abs(strong - plain).max() > 2
     empty = np.asarray(generate("", count=1, guidance=5, **how)[0]).astype(int)
-    assert np.abs(empty - none).max() <= 1                # nothing asked, nothing to insist on
+    assert np.abs(empty - none).max() <= 1                # without a prompt guidance changes nothing
 
 
 def as_seen(images):
@@ -223,6 +245,37 @@ def test_images_show_themselves_as_a_grid(desk, small_reader):
     assert as_seen(images[1:3]).size == (4 * (2 * 34 + 2), 4 * 36)
     assert images[1:3]._repr_mimebundle_()[1]["image/png"]["alt"] == "Pictures: 2, of: a frog"
     assert type(images)()._repr_mimebundle_() == {}
+
+
+class Bar:
+    """tqdm's bar, which records what it is told."""
+
+    made = []
+
+    def __init__(self, *_, total=None, unit="it", disable=False, **__):
+        self.total, self.unit, self.n = total, unit, 0
+        if not disable:
+            self.made.append(self)
+
+    def update(self, n=1):
+        self.n += n
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_progress_counts_the_steps_of_all_batches(desk, small_weights, monkeypatch):
+    monkeypatch.setattr(text_to_image, "tqdm", Bar)
+    monkeypatch.setattr(Bar, "made", [])
+    monkeypatch.setattr("diffusion_lessons.cli.generate.batch_size", lambda: 2)
+    assert main(["generate", "7", "--model", small_weights, "--steps", "3", "--count", "5"]) == 0
+    (bar,) = Bar.made
+    assert (bar.total, bar.n, bar.unit) == (9, 9, "step")    # 3 batches of 3 steps
+    generate("7", model=small_weights, steps=3, count=1)    # a notebook's call shows none
+    assert len(Bar.made) == 1
 
 
 def test_the_command_line_draws_what_the_call_draws(desk, small_reader):
@@ -247,7 +300,7 @@ def test_unknown_words_are_answered_by_the_nearest(desk, small_reader, capsys):
     assert "rabbit, rabbits" in said       # all the words are listed
     with pytest.raises(ValueError, match="did you mean"):
         generate("a grren frog", model=small_reader)
-    with pytest.raises(ValueError, match="20 words; this model reads 16"):
+    with pytest.raises(ValueError, match="20 words; this model reads at most 16"):
         generate("frog " * 20, model=small_reader)
 
 
@@ -267,7 +320,9 @@ def test_prompts_of_any_text_give_a_picture_or_a_clear_error(small_reader, promp
 
 
 def test_evaluate_critters_prints_seeded_json(desk, small_reader, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "load_model", lambda name: AttributeClassifier(channels=(8, 8), width=8).eval())
+    load = weights.load_model
+    monkeypatch.setattr(weights, "load_model", lambda name, device="cpu": (
+        AttributeClassifier(channels=(8, 8), width=8).eval() if "critters" in str(name) else load(name, device)))
     command = ["evaluate", small_reader, "--count", "12", "--steps", "1", "--seed", "3"]
     torch.manual_seed(0)
     assert main(command) == 0
@@ -292,9 +347,9 @@ def test_evaluate_critters_prints_seeded_json(desk, small_reader, monkeypatch, c
 def test_captions_says_how_far_they_are_true(capsys):
     assert main(["captions", "muppets cooking in the kitchen", "--count", "8000"]) == 0
     said = capsys.readouterr().out
-    assert "subject  said in" in said
-    told = float(re.search(r"\n  muppet   muppet ([\d.]+)%", said)[1])
-    assert 75 < told < 90                          # P(muppet | a caption that names one)
+    assert "subject  mentioned in" in said
+    share = float(re.search(r"\n  muppet   muppet ([\d.]+)%", said)[1])
+    assert 75 < share < 90                          # P(muppet | a caption that names one)
     assert "Captions that say just muppet, cooking, kitchen" in said
     assert "place    kitchen 100.0%" in said
     assert main(["captions", "a dragon", "--count", "10"]) == 1
@@ -312,6 +367,44 @@ def test_train_critters_writes_weights_that_read(desk, monkeypatch, capsys):
     card = weights.load("mine.safetensors")[1]
     assert card["vocab"] == list(captions.VOCAB)
     assert "200 captioned scenes" in card["data"]
+
+
+def test_train_measures_what_it_is_told_to_and_names_the_command(desk, classifier, capsys):
+    assert main([*TRAIN, "--steps", "2", "--w", "2", "--figures", "70", "--lr", "1e-3", "--out", "a.safetensors"]) == 0
+    tensors, card = weights.load("a.safetensors")
+    assert card["command"] == ("diffusion-lessons train digits --source mnist --steps 2 --seed 0 --batch 4 --lr 0.001 "
+                               "--w 2 --figures 70")
+    assert (card["figures"]["count"], card["figures"]["w"], card["figures"]["steps"]) == (70, 2, 25)
+    assert (card["w"], card["lr"]) == (2, 0.001)
+    build_parser().parse_args(shlex.split(card["command"])[1:])
+    assert main([*TRAIN, "--steps", "2", "--lr", "1e-3", "--out", "b.safetensors"]) == 0
+    assert "figures" not in weights.load("b.safetensors")[1]
+
+
+def test_train_makes_a_classifier_of_digits_and_the_features_of_real_ones(desk, monkeypatch, capsys):
+    write_tiny_mnist(desk, 170)
+    monkeypatch.setattr(recipes, "CLASSIFIER_DIGITS", 90)
+    assert main(["train", "digits_classifier", "--steps", "6", "--batch", "8"]) == 0
+    made, card = weights.load("outputs/digits_classifier.safetensors")
+    assert card["kind"] == "classifier"
+    assert 0 <= card["figures"]["test_accuracy"] <= 1
+    assert "first 90" in card["data"]
+    features = weights.load("outputs/digits_real.safetensors")[0]
+    assert {name: len(x) for name, x in features.items()} == {"test": 170, "train": 80}
+    x = np.load("mnist.npz")["x_test"]
+    again = metrics.features(weights.load_model("outputs/digits_classifier.safetensors"),
+                             torch.from_numpy(x)[:, None] / 127.5 - 1)
+    torch.testing.assert_close(features["test"], again, rtol=1e-2, atol=1e-2)    # stored in 16 bits
+    assert main(["train", "digits_classifier", "--steps", "6", "--w", "2"]) == 1
+    assert "--w has no meaning" in capsys.readouterr().err
+
+
+def test_train_makes_a_classifier_of_critters(desk, monkeypatch):
+    monkeypatch.setattr(figures, "TEST_SCENES", 50)
+    assert main(["train", "critters_second", "--steps", "2", "--batch", "4"]) == 0
+    card = weights.card("outputs/critters_second.safetensors")
+    assert (card["kind"], card["seed"], card["figures"]["fresh_scenes"]) == ("attribute_classifier", 200, 50)
+    assert weights.load_model("outputs/critters_second.safetensors").predict(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
 
 
 def test_a_failed_write_leaves_the_old_file(desk, small_weights, monkeypatch, capsys):
@@ -421,7 +514,8 @@ def classifier(tmp_path, monkeypatch):
     torch.manual_seed(0)
     classifier, folder = Classifier().eval(), tmp_path / "pretrained"
     real = torch.randn(300, 64)
-    weights.save(folder / "digits_classifier", classifier.state_dict(), {"network": classifier.config})
+    weights.save(folder / "digits_classifier", classifier.state_dict(),
+                 {"kind": "classifier", "network": classifier.config})
     weights.save(folder / "digits_real", {"test": real}, {})
     monkeypatch.setattr(weights, "FOLDER", folder)
     return classifier, real
@@ -500,8 +594,8 @@ def test_the_shipped_model_draws_what_is_asked(desk):
     assert metrics.accuracy(weights.load_model("digits_classifier"), x, y) >= 0.9
 
 
-def test_pictures_are_sampled_by_the_protocol_unless_told_otherwise():
-    plain, told = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
+def test_pictures_are_sampled_by_the_protocol_unless_options_say_otherwise():
+    plain, changed = (build_parser().parse_args(["evaluate", *more]) for more in ([], ["--steps", "7", "--eta", "1"]))
     for protocol in (metrics.PROTOCOL, prompt_following.PROTOCOL, SamplerSettings()):
         assert options.sampler(plain, protocol) == protocol
-        assert options.sampler(told, protocol) == replace(protocol, steps=7, eta=1)
+        assert options.sampler(changed, protocol) == replace(protocol, steps=7, eta=1)

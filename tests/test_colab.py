@@ -22,7 +22,7 @@ from diffusion_lessons.classroom import colab
 from diffusion_lessons.datasets.files import data_folder
 from diffusion_lessons.exercises import record
 from diffusion_lessons.grading.notebook import as_python
-from diffusion_lessons.samplers import PictureNoise
+from diffusion_lessons.samplers import PerSampleNoise
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -370,10 +370,10 @@ def make_colab(folder, environment):
 
 
 def test_noise_is_drawn_on_the_cpu_whatever_the_device():
-    expected = PictureNoise(3, 2)((1, 4, 4))
+    expected = PerSampleNoise(3, 2)((1, 4, 4))
     torch.set_default_device("meta")  # stands for a GPU
     try:
-        drawn = PictureNoise(3, 2)((1, 4, 4))
+        drawn = PerSampleNoise(3, 2)((1, 4, 4))
     finally:
         torch.set_default_device(None)
     assert drawn.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Data sets: found, refused or drawn, and never damaged."""
+"""Data sets: found, refused or synthetic, and never damaged."""
 
 import importlib.util
 import math
@@ -17,7 +17,7 @@ from diffusion_lessons import datasets
 from diffusion_lessons.datasets import (
     cifar,
     digits,
-    draw_digits,
+    synthetic_digits,
     files,
     load_cifar,
     load_digits,
@@ -188,7 +188,7 @@ def test_a_flipped_byte_in_the_pictures_is_noticed(tmp_path):
     data = bytearray(path.read_bytes())
     data[2000] ^= 255  # within x_train, which the npz stores as it is
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="broken"):
+    with pytest.raises(ValueError, match="damaged"):
         load_digits("train", folder=tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_unknown_words_list_the_known_ones(tmp_path):
         load_digits("valid", folder=tmp_path)
     with pytest.raises(ValueError, match="'train' or 'test'"):
         load_cifar("valid", folder=tmp_path)
-    with pytest.raises(ValueError, match="auto, mnist, drawn"):
+    with pytest.raises(ValueError, match="auto, mnist, synthetic"):
         load_digits("train", source="emnist", folder=tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_torchvisions_folder_half_there_is_named_and_left_alone(tmp_path, offlin
     else:
         victim.unlink()
     before = sorted((p.name, p.read_bytes()) for p in raw.iterdir())
-    with pytest.raises(ValueError, match="half there") as caught:
+    with pytest.raises(ValueError, match="incomplete") as caught:
         load_digits("train", folder=tmp_path)
     assert str(tmp_path / "MNIST") in str(caught.value)
     assert sorted((p.name, p.read_bytes()) for p in raw.iterdir()) == before
@@ -248,7 +248,7 @@ def test_torchvisions_cifar_fails_its_checksum_and_is_left_alone(tmp_path, offli
     folder = tmp_path / cifar.FOLDER
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match="half there") as caught:
+    with pytest.raises(ValueError, match="incomplete") as caught:
         load_cifar("train", folder=tmp_path)
     assert str(folder) in str(caught.value)
     assert not offline
@@ -259,13 +259,13 @@ def test_torchvisions_cifar_fails_its_checksum_and_is_left_alone(tmp_path, offli
 
 
 def test_offline_the_digits_are_drawn_and_a_line_says_so(tmp_path, offline, capsys, monkeypatch):
-    monkeypatch.setitem(digits.DRAWN, "test", (50, 1))
+    monkeypatch.setitem(digits.SYNTHETIC, "test", (50, 1))
     x, y, source = load_digits("test", folder=tmp_path / "empty")
     line = capsys.readouterr().out
     assert x.shape == (50, 1, 28, 28)
-    assert source == "drawn digits"
+    assert source == "synthetic digits"
     assert line.count("\n") == 1
-    assert "drawn digits" in line
+    assert "synthetic digits" in line
     assert "no network" in line
     assert "mnist.npz" in line
     assert "DIFFUSION_LESSONS_DATA" in line
@@ -273,16 +273,16 @@ def test_offline_the_digits_are_drawn_and_a_line_says_so(tmp_path, offline, caps
     assert not (tmp_path / "empty").exists()
 
 
-def test_drawn_on_demand_asks_nobody(tmp_path, offline, capsys, monkeypatch):
-    monkeypatch.setitem(digits.DRAWN, "train", (50, 0))
+def test_synthetic_digits_on_request_need_no_network(tmp_path, offline, capsys, monkeypatch):
+    monkeypatch.setitem(digits.SYNTHETIC, "train", (50, 0))
     np.savez(tmp_path / "mnist.npz", **small_set())
-    assert load_digits("train", source="drawn", folder=tmp_path).source == "drawn digits"
-    assert "as asked" in capsys.readouterr().out
+    assert load_digits("train", source="synthetic", folder=tmp_path).source == "synthetic digits"
+    assert "as requested" in capsys.readouterr().out
     assert not offline
 
 
-def test_train_and_test_are_drawn_from_different_draws():
-    assert digits.DRAWN["train"][1] != digits.DRAWN["test"][1]
+def test_train_and_test_sets_are_different_samples():
+    assert digits.SYNTHETIC["train"][1] != digits.SYNTHETIC["test"][1]
 
 
 def test_forced_mnist_and_cifar_say_what_to_do_offline(tmp_path, offline):
@@ -332,8 +332,8 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch,
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda *rest, **named: Answer())
     monkeypatch.setattr(MNIST, "download", half)
-    monkeypatch.setitem(digits.DRAWN, "train", (20, 0))
-    assert load_digits("train", folder=tmp_path).source == "drawn digits"
+    monkeypatch.setitem(digits.SYNTHETIC, "train", (20, 0))
+    assert load_digits("train", folder=tmp_path).source == "synthetic digits"
     assert "train-labels-idx1-ubyte.gz" in capsys.readouterr().out
     assert os.listdir(tmp_path) == []
 
@@ -360,11 +360,11 @@ def test_a_whole_download_is_kept_under_the_time_limit(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["MNIST"]
 
 
-# ---------------------------------------------------------------- drawn digits
+# ---------------------------------------------------------------- synthetic digits
 
 
 def test_same_seed_same_digits_and_all_classes_equally_often():
-    a, b, other = draw_digits(200, 5), draw_digits(200, 5), draw_digits(200, 6)
+    a, b, other = synthetic_digits(200, 5), synthetic_digits(200, 5), synthetic_digits(200, 6)
     assert torch.equal(a.x, b.x)
     assert torch.equal(a.y, b.y)
     assert not torch.equal(a.y, other.y)
@@ -374,7 +374,7 @@ def test_same_seed_same_digits_and_all_classes_equally_often():
 
 
 def test_no_two_drawn_digits_are_alike():
-    x, y, _ = draw_digits(1000, 0)
+    x, y, _ = synthetic_digits(1000, 0)
     for k in range(10):
         flat = x[y == k].flatten(1).float() / 255
         apart = torch.cdist(flat, flat) + 1e9 * torch.eye(len(flat))
@@ -382,7 +382,7 @@ def test_no_two_drawn_digits_are_alike():
 
 
 def test_hands_differ_in_slant_and_pen():
-    x, y, _ = draw_digits(2_000, 0)
+    x, y, _ = synthetic_digits(2_000, 0)
     ones = x[y == 1, 0].double()
     at = torch.arange(28) - 13.5
     row, column = at.view(28, 1), at.view(1, 28)
@@ -393,7 +393,7 @@ def test_hands_differ_in_slant_and_pen():
 
 
 def test_drawn_digits_sit_in_their_frame_as_mnist_does():
-    x = draw_digits(1000, 0).x[:, 0].double() / 255
+    x = synthetic_digits(1000, 0).x[:, 0].double() / 255
     at = torch.arange(28) + 0.5
     mass = x.sum(dim=(1, 2))
     for axis in (1, 2):
@@ -409,7 +409,7 @@ def test_drawn_digits_sit_in_their_frame_as_mnist_does():
 
 
 def test_a_bigger_size_is_the_same_drawing():
-    small, big = draw_digits(50, 3), draw_digits(50, 3, size=112)
+    small, big = synthetic_digits(50, 3), synthetic_digits(50, 3, size=112)
     shrunk = torch.nn.functional.avg_pool2d(big.x.float(), 4)
     assert big.x.shape == (50, 1, 112, 112)
     assert torch.equal(small.y, big.y)
@@ -430,11 +430,11 @@ def test_every_way_of_writing_is_a_path_of_points_evenly_apart():
 
 def test_drawing_rejects_nonsense():
     with pytest.raises(ValueError, match="at least 1"):
-        draw_digits(0, 0)
+        synthetic_digits(0, 0)
 
 
 def check_tool():
-    path = ROOT / "tools" / "drawn_digits_check.py"
+    path = ROOT / "benchmarks" / "synthetic_digits_check.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -443,17 +443,17 @@ def check_tool():
 
 @pytest.fixture(scope="module")
 def reader():
-    """A small network that has seen nothing but drawn digits (five seconds on an idle core)."""
+    """A small network that has seen nothing but synthetic digits (five seconds on an idle core)."""
     tool = check_tool()
-    net = tool.learn(draw_digits(6_000, 0), epochs=4)
+    net = tool.learn(synthetic_digits(6_000, 0), epochs=4)
     return lambda pictures: (tool.read(net, pictures) == pictures.y).float().mean().item()
 
 
-def test_drawn_digits_can_be_learned(reader):
-    assert reader(draw_digits(1_000, 77)) >= 0.95
+def test_synthetic_digits_can_be_learned(reader):
+    assert reader(synthetic_digits(1_000, 77)) >= 0.95
 
 
-def test_a_reader_of_drawn_digits_reads_real_ones(reader):
+def test_a_classifier_of_synthetic_digits_classifies_real_ones(reader):
     folder = Path(os.environ.get("DIFFUSION_LESSONS_DATA", "nowhere"))
     if not ((folder / "mnist.npz").exists() or (folder / "MNIST").exists()):
         pytest.skip("DIFFUSION_LESSONS_DATA names no folder with MNIST")
@@ -463,7 +463,7 @@ def test_a_reader_of_drawn_digits_reads_real_ones(reader):
 # ---------------------------------------------------------------- points and the rabbit
 
 
-@pytest.mark.parametrize("make", [toy.ring, toy.two_moons, toy.spiral, toy.rabbit_outline])
+@pytest.mark.parametrize("make", [toy.ring, toy.rabbit_outline])
 def test_toy_sets_lie_around_zero_with_spread_one(make):
     points = make(20_000, seed=1)
     assert points.shape == (20_000, 2)
@@ -489,7 +489,7 @@ def test_the_ring_is_eight_even_gaussians():
 
 def test_the_outline_lies_on_the_rabbits_edge_and_reaches_ears_and_feet():
     points = toy.rabbit_outline(4_000, seed=0)
-    place = points * toy.RABBIT_SPREAD + torch.tensor(toy.RABBIT_CENTRE)
+    place = points * toy.RABBIT_STD + torch.tensor(toy.RABBIT_CENTRE)
     assert rabbit_distance(place).abs().max() < 2e-3
     assert place[:, 1].max() > 0.85
     assert place[:, 1].min() < -0.84

@@ -1,19 +1,52 @@
 """The matrix of settings: all of what it promises is in it, and its table says what happened."""
 
+import re
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import everywhere  # noqa: E402
 
 
-def test_every_kernel_meets_every_number_of_threads_and_every_python_is_there():
-    names = [setting.name for setting in everywhere.settings()]
+@pytest.mark.parametrize(("capability", "kernels"), [("AVX512", {"default", "avx2", "native"}),
+                                                     ("AVX2", {"default", "avx2"}), ("DEFAULT", {"default"})])
+def test_every_kernel_meets_every_number_of_threads_once_and_every_python_is_there(capability, kernels):
+    settings = everywhere.settings(everywhere.native(capability))
+    names = [setting.name for setting in settings]
     assert len(set(names)) == len(names)
-    assert {f"{kernel}-{threads}" for kernel in ("default", "avx2", "native") for threads in (1, 2, 4)} < set(names)
-    assert {setting.python for setting in everywhere.settings()} == {"", "3.11", "3.12", "3.13"}
-    assert {setting.versions for setting in everywhere.settings()} == {None, "lowest", "colab", "newest"}
+    assert {name for name in names if "-py" not in name} == {f"{k}-{threads}" for k in kernels for threads in (1, 2, 4)}
+    assert {setting.python for setting in settings} == {"", "3.11", "3.12", "3.13"}
+    assert {setting.versions for setting in settings} == {None, "lowest", "colab", "newest"}
+
+
+def test_native_is_named_after_the_kernels_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr(everywhere, "native", lambda: "avx2")
+    assert everywhere.main(["--list", "--only", "native-2", "lowest"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == ["avx2-2", "lowest-py3.11"]
+    assert "avx2" in said[0]
+
+
+def test_a_row_names_the_commit(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=tmp_path, check=True,
+                       capture_output=True)
+
+    assert everywhere.commit(tmp_path) == ""
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a tag")    # is not what the row should say
+    clean = everywhere.commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{7,}", clean)
+    (tmp_path / "file").write_text("2")
+    assert everywhere.commit(tmp_path) == f"{clean}-dirty"
+    assert everywhere.HEAD[-1] == "commit"
 
 
 def test_the_lowest_versions_are_the_floors():
@@ -46,7 +79,8 @@ def test_a_row_replaces_the_one_before_and_leaves_the_others(tmp_path):
         everywhere.write_row(row, page)
     lines = page.read_text().splitlines()
     assert [line for line in lines if line.startswith("| avx2")] == [
-        "| avx2-1 | A |  |  |  | 0 |  |  |", "| avx2-2 | A |  |  |  |  |  |  |", "| avx2-1 | B |  |  |  | 7 |  |  |"]
+        "| avx2-1 | A |  |  |  | 0 |  |  |  |", "| avx2-2 | A |  |  |  |  |  |  |  |",
+        "| avx2-1 | B |  |  |  | 7 |  |  |  |"]
     assert lines[0] == "# Head"
     assert lines[-1] == "Tail"
     assert sum(line.startswith("| setting") for line in lines) == 1

@@ -15,8 +15,8 @@ import textwrap
 import pytest
 import torch
 
-from diffusion_lessons.exercises import EXERCISES, judging
-from diffusion_lessons.exercises.judging import copies, judge, leaves
+from diffusion_lessons.exercises import EXERCISES, checking
+from diffusion_lessons.exercises.checking import copies, check_attempt, leaves
 from diffusion_lessons.schedules import Schedule, make_schedule
 
 ALL = list(EXERCISES.values())
@@ -150,7 +150,7 @@ def agrees(exercise, mutant, wild=WILD):
     generator = torch.Generator().manual_seed(1)
     tried = 0
     for k in range(wild):
-        case = exercise.draw(generator, k)
+        case = exercise.sample(generator, k)
         if not callable(case[0]):        # what an experiment asks belongs to what it was drawn with
             case = wilder(case, k)
         try:
@@ -166,7 +166,7 @@ def agrees(exercise, mutant, wild=WILD):
             if exercise.wrong(result, *case):
                 return False
         elif not exercise.agrees(result, wanted) and not any(
-                exercise.agrees(result, exercise.run(other, *copies(case))) for other in exercise.others):
+                exercise.agrees(result, exercise.run(other, *copies(case))) for other in exercise.alternatives):
             return False
     return tried > wild // 2
 
@@ -177,13 +177,13 @@ def search(exercise, most=None, wild=WILD):
     if most:
         found = random.Random(exercise.id).sample(found, most)
     passed = [(text, mutant) for text, mutant in found
-              if all(judge(exercise, mutant).state == "right" for _ in range(TRIES))]
+              if all(check_attempt(exercise, mutant).state == "right" for _ in range(TRIES))]
     return len(found), len(passed), [text for text, mutant in passed if not agrees(exercise, mutant, wild)]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(judging, "SECONDS", 5.0)
+    monkeypatch.setattr(checking, "SECONDS", 5.0)
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)

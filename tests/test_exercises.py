@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from diffusion_lessons import exercises, forward, samplers
-from diffusion_lessons.exercises import EXERCISES, check, hint, judging, record, solution
-from diffusion_lessons.exercises.judging import close, judge
+from diffusion_lessons.exercises import EXERCISES, check, checking, hint, record, solution
+from diffusion_lessons.exercises.checking import check_attempt, close
 from diffusion_lessons.exercises.limits import TooLong, within
 from diffusion_lessons.schedules import make_schedule
 
@@ -25,14 +25,14 @@ for_all = pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.id)
 @for_all
 def test_the_reference_passes_fifty_times_in_a_row(exercise):
     for _ in range(50):
-        assert judge(exercise, exercise.reference) == ("right", exercise.praise)
+        assert check_attempt(exercise, exercise.reference) == ("right", exercise.praise)
 
 
 @for_all
 def test_every_other_right_answer_passes(exercise):
-    for right in (exercise.answer, *exercise.others):
+    for right in (exercise.answer, *exercise.alternatives):
         for _ in range(10):
-            assert judge(exercise, right).state == "right"
+            assert check_attempt(exercise, right).state == "right"
 
 
 @for_all
@@ -45,7 +45,7 @@ def test_the_reference_has_the_name_and_the_arguments_of_the_notebook(exercise):
 def test_each_usual_mistake_is_named(exercise, k):
     mistake, words = exercise.mistakes[k]
     for _ in range(8):
-        assert judge(exercise, lambda *args: mistake(*args)) == ("not yet", words)
+        assert check_attempt(exercise, lambda *args: mistake(*args)) == ("not yet", words)
 
 
 def curve(of):
@@ -63,7 +63,7 @@ WRONG_SCHEDULES = {
     "a flat piece": (curve(lambda u: (1 - u).clamp(max=0.8) / 0.8 + 1e-5 * (u == 1)), "does not fall at t = 1:"),
     "down to 0": (curve(lambda u: 1 - u), "not above 0"),
     "all at once": (curve(lambda u: 1 - 1e-3 * u - (u == 1) * (1 - 1e-3 - 1e-6)), "wipes out everything at once"),
-    "nothing left early": (curve(lambda u: torch.exp(-14.9 * u)), "half of the picture is gone"),
+    "nothing left early": (curve(lambda u: torch.exp(-14.9 * u)), "half of the picture is already gone"),
     "NaN": (curve(lambda u: torch.log(-1 - u)), "NaN"),
     "no numbers": (lambda T: [0.5], "T + 1 numbers"),
     "clean until the last step": (curve(lambda u: 1 - 1e-3 * u - (u == 1) * (1 - 1e-3 - 5e-4)), "in one go"),
@@ -75,15 +75,15 @@ WRONG_SCHEDULES = {
 def test_what_is_wrong_with_a_schedule_of_ones_own_is_said(name):
     wrong, words = WRONG_SCHEDULES[name]
     for _ in range(8):
-        verdict = judge(EXERCISES["2.4"], wrong)
+        verdict = check_attempt(EXERCISES["2.4"], wrong)
         assert verdict.state == "not yet"
-        assert words in verdict.words
+        assert words in verdict.message
 
 
 @pytest.mark.parametrize("known", ["cosine", "linear", "sigmoid"])
 def test_a_known_schedule_is_one_of_ones_own(known):
     for _ in range(5):
-        assert judge(EXERCISES["2.4"], lambda T: make_schedule(known, T).alpha_bar).state == "right"
+        assert check_attempt(EXERCISES["2.4"], lambda T: make_schedule(known, T).alpha_bar).state == "right"
 
 
 def test_every_exercise_has_its_wrong_versions(capsys):
@@ -93,12 +93,12 @@ def test_every_exercise_has_its_wrong_versions(capsys):
         print(f"\n{len(ALL)} exercises, {sum(wrong.values())} wrong versions", end="")
 
 
-def test_each_lesson_has_three_to_five_exercises_and_a_bug_to_mend():
+def test_each_lesson_has_three_to_five_exercises_and_a_bug_to_fix():
     for lesson in exercises.LESSONS:
-        mending = [e for e in lesson.EXERCISES if e.name.startswith("mended_")]
-        assert len(mending) == 1
+        fixing = [e for e in lesson.EXERCISES if e.name.startswith("fixed_")]
+        assert len(fixing) == 1
         assert 3 <= len(lesson.EXERCISES) - 1 <= 5
-        assert mending[0].mistakes[0][1] == judging.AS_IT_WAS
+        assert fixing[0].mistakes[0][1] == checking.STILL_BROKEN
 
 
 @for_all
@@ -106,7 +106,7 @@ def test_every_check_draws_new_numbers(exercise):
     g = torch.Generator()
     g.seed()
     kinds = range(3) if exercise.id == "3.6" else range(0, 30, 3)     # 3.6 takes its three targets in turn
-    wanted = [judging.as_numbers(exercise.run(exercise.answer, *exercise.draw(g, k))) for k in kinds]
+    wanted = [checking.as_numbers(exercise.run(exercise.answer, *exercise.sample(g, k))) for k in kinds]
     if exercise.id != "2.4":    # there all answers are schedules, and may be as long as each other
         assert len({tuple(a.ravel()) for a in wanted}) > 1
 
@@ -127,9 +127,9 @@ def test_what_is_not_written_yet_is_not_called_wrong(exercise):
         return factor * args[0]
 
     for attempt in (stub, documented, returns_dots, half_written, ..., None):
-        verdict = judge(exercise, attempt)
+        verdict = check_attempt(exercise, attempt)
         assert verdict.state == "not tried"
-        assert "not tried yet" in verdict.words
+        assert "not tried yet" in verdict.message
 
 
 @for_all
@@ -167,10 +167,10 @@ def test_hints_come_one_by_one_and_begin_anew(exercise, capsys):
     assert said[-1] == said[0]
 
 
-def words_for(id, attempt):
-    verdict = judge(EXERCISES[id], attempt)
+def message_for(id, attempt):
+    verdict = check_attempt(EXERCISES[id], attempt)
     assert verdict.state == "not yet"
-    return verdict.words
+    return verdict.message
 
 
 def test_other_trouble_is_said_in_plain_words():
@@ -191,18 +191,18 @@ def test_other_trouble_is_said_in_plain_words():
     def half_size(x0, t, eps, schedule):
         return 0.5 * forward.add_noise(x0, t, eps, schedule)
 
-    assert "return" in words_for("2.1", forgot_return)
-    assert "(B, 1, 1, 1)" in words_for("2.1", no_reshape)
-    assert "writes into its own input" in words_for("2.1", in_place)
-    assert "another result each time" in words_for("2.1", own_noise)
-    assert "0.5 times" in words_for("2.1", half_size)
-    assert "add_noise(x0, t, eps, schedule)" in words_for("2.1", lambda x0, t: x0)
-    assert "by its name" in words_for("2.1", torch.zeros(3))
-    assert "one tensor" in words_for("2.1", lambda *args: {"x": 1})
-    assert "one tensor" in words_for("2.1", lambda *args: 10**400)
-    assert re.search(r"the result has shape \(\d, \d, \d\)", words_for("2.1", lambda *args: args[0][:, 0]))
-    assert "NaN" in words_for("2.1", lambda *args: args[0] / 0 * 0)
-    assert "is a Prediction of shape (2, " in words_for("3.1", forward.from_eps)
+    assert "return" in message_for("2.1", forgot_return)
+    assert "(B, 1, 1, 1)" in message_for("2.1", no_reshape)
+    assert "changes its own input" in message_for("2.1", in_place)
+    assert "a different result each time" in message_for("2.1", own_noise)
+    assert "0.5 times" in message_for("2.1", half_size)
+    assert "add_noise(x0, t, eps, schedule)" in message_for("2.1", lambda x0, t: x0)
+    assert "by its name" in message_for("2.1", torch.zeros(3))
+    assert "one tensor" in message_for("2.1", lambda *args: {"x": 1})
+    assert "one tensor" in message_for("2.1", lambda *args: 10**400)
+    assert re.search(r"the result has shape \(\d, \d, \d\)", message_for("2.1", lambda *args: args[0][:, 0]))
+    assert "NaN" in message_for("2.1", lambda *args: args[0] / 0 * 0)
+    assert "is a Prediction of shape (2, " in message_for("3.1", forward.from_eps)
 
 
 # What is right, though not written as the package writes it.
@@ -230,10 +230,10 @@ def by_hand(x_t, t, s, prediction, schedule, z):
 
 def noised(noise):
     """Exercise 2.6 with noise(x0, g)."""
-    def mended(x0, t, schedule, g):
+    def fixed(x0, t, schedule, g):
         a = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
         return a.sqrt() * x0 + (1 - a).sqrt() * noise(x0, g)
-    return mended
+    return fixed
 
 
 def with_numpy(x0, g):
@@ -271,9 +271,9 @@ def by_bisection(redraw, x0, wanted):
     return torch.tensor(high / 20)
 
 
-def seen_by_slopes(read, n, d):
-    slopes = torch.autograd.functional.jacobian(read, torch.randn(n, d))     # (n, d, n, d)
-    return slopes.abs().sum((1, 3)) > 0
+def seen_by_gradients(read, n, d):
+    gradients = torch.autograd.functional.jacobian(read, torch.randn(n, d))     # (n, d, n, d)
+    return gradients.abs().sum((1, 3)) > 0
 
 
 RIGHT = {
@@ -286,7 +286,7 @@ RIGHT = {
     "cosine first": ("3.4", cosine_first),
     "halves, cosine first": ("3.4", lambda *args: EXERCISES["3.3"].answer(*args).roll(args[1] // 2, 1)),
     "a bright picture": ("2.5", measured_brightly), "one time only": ("3.6", target_at_one_time),
-    "bisection": ("4.5", by_bisection), "slopes": ("5.2", seen_by_slopes),
+    "bisection": ("4.5", by_bisection), "gradients": ("5.2", seen_by_gradients),
     "binary cross-entropy": ("1.1", lambda real, fake: (
         F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
         + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake)))),
@@ -308,27 +308,27 @@ RIGHT = {
 def test_what_is_right_passes_however_it_is_written(name):
     id, attempt = RIGHT[name]
     for _ in range(20):
-        verdict = judge(EXERCISES[id], attempt)
-        assert verdict.state == "right", verdict.words
+        verdict = check_attempt(EXERCISES[id], attempt)
+        assert verdict.state == "right", verdict.message
 
 
 @for_all
 def test_numpy_and_lists_get_the_answer_that_the_tensor_gets(exercise):
-    """The same everywhere: right where the numbers are all there is to it, and named where slopes are wanted."""
+    """The same everywhere: right where the numbers are all there is to it, and named where gradients are wanted."""
     for convert in (lambda x: x.detach().numpy(), lambda x: x.detach().tolist()):
         def attempt(*args, convert=convert):
             result = exercise.reference(*args)
             return convert(result) if isinstance(result, torch.Tensor) else result
 
         attempt.__signature__ = inspect.signature(exercise.reference)
-        verdict = judge(exercise, attempt)
-        assert verdict.state == ("not yet" if exercise.trains else "right"), verdict.words
-        assert not exercise.trains or "no_grad" in verdict.words
+        verdict = check_attempt(exercise, attempt)
+        assert verdict.state == ("not yet" if exercise.trains else "right"), verdict.message
+        assert not exercise.trains or "no_grad" in verdict.message
 
 
 def test_what_would_not_go_into_a_network_is_said_to_whom_it_concerns():
-    assert "float64" in judge(EXERCISES["2.1"], RIGHT["float64"][1]).words
-    assert "float64" not in judge(EXERCISES["2.1"], EXERCISES["2.1"].reference).words
+    assert "float64" in check_attempt(EXERCISES["2.1"], RIGHT["float64"][1]).message
+    assert "float64" not in check_attempt(EXERCISES["2.1"], EXERCISES["2.1"].reference).message
 
     def loss_in_float64(net, x0, t, eps, schedule):
         return ((net(RIGHT["float64"][1](x0, t, eps, schedule), t) - eps) ** 2).mean()
@@ -337,7 +337,7 @@ def test_what_would_not_go_into_a_network_is_said_to_whom_it_concerns():
         return denoiser(x_t.double(), t, y).eps
 
     for id, attempt in (("3.2", loss_in_float64), ("6.1", guided_in_float64)):
-        assert "weights are float32" in words_for(id, attempt)
+        assert "weights are float32" in message_for(id, attempt)
 
 
 def reference(id):
@@ -352,11 +352,11 @@ def wrong_at(time):
 
 
 def backwards(loss):
-    """The same number; its slopes point the other way."""
+    """The same number; its gradients point the other way."""
     return lambda *args: 2 * loss(*args).detach() - loss(*args)
 
 
-def without_slopes(loss):
+def without_gradients(loss):
     def attempt(*args):
         with torch.no_grad():
             return loss(*args)
@@ -388,17 +388,17 @@ def half_detached(net, x0, t, eps, schedule):
 NEARLY = {
     "a soft mask": ("5.5", lambda tokens: (tokens != 0).float(), "adds"),
     "a mask of integers": ("5.5", lambda tokens: (tokens != 0).long(), "raised"),
-    "a mask after END": ("5.5", lambda tokens: (tokens == 2).int().cumsum(1) - (tokens == 2).int() < 1, ""),
+    "a mask after EOS": ("5.5", lambda tokens: (tokens == 2).int().cumsum(1) - (tokens == 2).int() < 1, ""),
     "1.1 as a number": ("1.1", lambda real, fake: reference("1.1")(real, fake).item(), ".item()"),
-    "1.1 without slopes": ("1.1", without_slopes(reference("1.1")), "no_grad"),
-    "1.1, the fakes detached": ("1.1", lambda real, fake: reference("1.1")(real, fake.detach()), "slopes"),
+    "1.1 without gradients": ("1.1", without_gradients(reference("1.1")), "no_grad"),
+    "1.1, the fakes detached": ("1.1", lambda real, fake: reference("1.1")(real, fake.detach()), "gradients"),
     "1.2 as a number": ("1.2", lambda fake: reference("1.2")(fake).item(), ".item()"),
-    "1.2 without slopes": ("1.2", without_slopes(reference("1.2")), "no_grad"),
-    "1.2 backwards": ("1.2", backwards(reference("1.2")), "slopes"),
+    "1.2 without gradients": ("1.2", without_gradients(reference("1.2")), "no_grad"),
+    "1.2 backwards": ("1.2", backwards(reference("1.2")), "gradients"),
     "3.2 as a number": ("3.2", lambda *args: reference("3.2")(*args).item(), ".item()"),
-    "3.2 backwards": ("3.2", backwards(reference("3.2")), "slopes"),
-    "3.2, half detached": ("3.2", half_detached, "slopes"),
-    "5.3 without slopes": ("5.3", without_slopes(reference("5.3")), "no_grad"),
+    "3.2 backwards": ("3.2", backwards(reference("3.2")), "gradients"),
+    "3.2, half detached": ("3.2", half_detached, "gradients"),
+    "5.3 without gradients": ("5.3", without_gradients(reference("5.3")), "no_grad"),
     "wrong at t = 0": ("2.1", wrong_at("0"), "not for all"), "wrong at t = T": ("2.1", wrong_at("T"), "not for all"),
     "off by one beyond T": ("2.1", lambda x0, t, eps, s: reference("2.1")(x0, t + 1, eps, s), "off by one"),
     "one picture only": ("2.1", lambda x0, t, eps, s: reference("2.1")(x0, t[:1], eps, s), "not for all"),
@@ -410,9 +410,9 @@ NEARLY = {
     "times as floats": ("4.3", lambda T, steps: [float(t) for t in reference("4.3")(T, steps)], "round(x)"),
     "rounded by torch": ("4.3", lambda T, steps: torch.linspace(T, 0, steps + 1).round(), "floats"),
     "tokens as floats": ("5.4", lambda tokens, h, n: tokens * (~h[:, None]).float() + n * h[:, None].float(), "floats"),
-    "the noise of numpy's own": ("2.6", noised(lambda x0, g: torch.randn(x0.shape)), "begins anew"),
+    "the noise of numpy's own": ("2.6", noised(lambda x0, g: torch.randn(x0.shape)), "though g has the same seed"),
     "the same noise each time": ("2.6", noised(lambda x0, g: torch.randn(
-        x0.shape, generator=torch.Generator().manual_seed(0))), "same noise again"),
+        x0.shape, generator=torch.Generator().manual_seed(0))), "gives the same noise"),
     "noise for one channel": ("2.6", noised(lambda x0, g: torch.randn(
         x0[:, :1].shape, generator=g).expand_as(x0)), "not independent"),
     "noise, smoothed": ("2.6", noised(lambda x0, g: (lambda z: (z + z.roll(1, 3)) / 2**0.5)(
@@ -430,7 +430,7 @@ NEARLY = {
 @pytest.mark.parametrize("name", NEARLY)
 def test_what_is_nearly_right_is_not_right(name):
     id, attempt, words = NEARLY[name]
-    said = [words_for(id, attempt) for _ in range(10)]
+    said = [message_for(id, attempt) for _ in range(10)]
     assert any(words in verdict for verdict in said), said[0]
 
 
@@ -439,9 +439,9 @@ def test_an_experiment_cannot_be_guessed():
     for id in ("1.5", "2.5", "3.6", "4.5", "5.2", "6.2"):
         exercise = EXERCISES[id]
         for _ in range(5):
-            case = exercise.draw(torch.Generator(), torch.randint(9, ()).item())
+            case = exercise.sample(torch.Generator(), torch.randint(9, ()).item())
             found = exercise.answer(*case)
-            assert judge(exercise, lambda *args, found=found: found).state == "not yet"
+            assert check_attempt(exercise, lambda *args, found=found: found).state == "not yet"
 
 
 def test_close_means_equal_but_for_rounding():
@@ -456,7 +456,7 @@ def test_close_means_equal_but_for_rounding():
 
 
 def test_what_never_ends_is_stopped_and_told(monkeypatch):
-    monkeypatch.setattr(judging, "SECONDS", 0.3)
+    monkeypatch.setattr(checking, "SECONDS", 0.3)
     turns = []
 
     def for_ever(*args):
@@ -464,7 +464,7 @@ def test_what_never_ends_is_stopped_and_told(monkeypatch):
             with contextlib.suppress(Exception):    # a learner's own net must not hold it up
                 turns.append(1)
 
-    assert "not back after 0.3 seconds" in words_for("2.1", for_ever)
+    assert "did not return within 0.3 seconds" in message_for("2.1", for_ever)
     count = len(turns)
     time.sleep(0.1)
     assert len(turns) == count     # it is really over

@@ -23,8 +23,8 @@ import torch
 import diffusion_lessons
 from diffusion_lessons import grading
 from diffusion_lessons.__main__ import main
-from diffusion_lessons.exercises import EXERCISES, judging
-from diffusion_lessons.exercises.judging import judge
+from diffusion_lessons.exercises import EXERCISES, checking
+from diffusion_lessons.exercises.checking import check_attempt
 from diffusion_lessons.forward import Prediction
 from diffusion_lessons.grading import notebook, sandbox, wire
 from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
@@ -32,7 +32,7 @@ from diffusion_lessons.schedules import from_betas
 
 PACKAGE = Path(diffusion_lessons.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "instructors.md"
-needs_a_room = pytest.mark.skipif(not can_isolate(), reason="`unshare` is missing or refused: no isolation here")
+needs_namespaces = pytest.mark.skipif(not can_isolate(), reason="`unshare` is missing or refused: no isolation here")
 
 # What a learner could hand in.
 REFERENCES = {id: f"{inspect.getsource(e.reference)}\n\nf = {e.name}" for id, e in EXERCISES.items()}
@@ -41,7 +41,7 @@ import math, os, sys
 from itertools import pairwise
 import torch, torch.nn.functional as F
 from diffusion_lessons.forward import add_noise, velocity
-START, END = 1, 2
+BOS, EOS = 1, 2
 torch.load("a statement that must not be run")
 """
 
@@ -77,9 +77,9 @@ def test_an_answer_in_plain_torch_is_right_in_every_exercise(tmp_path):
     assert set(REFERENCES) == set(EXERCISES)
     write(tmp_path / "ann" / "all.ipynb", cells_of(REFERENCES))
     rows = graded(tmp_path)
-    assert {id: row.words for id, row in rows.items() if row.state != "right"} == {}
+    assert {id: row.message for id, row in rows.items() if row.state != "right"} == {}
     assert list(rows) == list(EXERCISES)
-    assert rows["2.1"].words == EXERCISES["2.1"].praise
+    assert rows["2.1"].message == EXERCISES["2.1"].praise
     assert grading.summary(list(rows.values())) == f"ann   {len(EXERCISES)} of {len(EXERCISES)}"
     if can_isolate():
         assert {row.isolated for row in rows.values()} == {"yes"}
@@ -92,7 +92,7 @@ WRONG = {
     "1.4": ("def f(x):\n    return torch.pdist(x.flatten(1)).mean()", EXERCISES["1.4"].mistakes[1][1]),
     "2.1": ("def f(x0, t, eps, schedule):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
             "    return a * x0 + (1 - a) * eps", EXERCISES["2.1"].mistakes[0][1]),
-    "2.2": ("def f(beta):\n    beta += 1\n    return beta", "writes into its own input"),
+    "2.2": ("def f(beta):\n    beta += 1\n    return beta", "changes its own input"),
     "2.3": ("def f(x, t, scale=0.5):\n    return x", "yours takes (x, t, scale=0.5)"),
     "2.4": ("def f(alpha_bar):\n    return {'x': 1}", "not a dict"),
     "2.5": ("f = torch.zeros(3)\ndef g(x): return f(x)\nf = 3", "this is a int"),
@@ -102,10 +102,10 @@ WRONG = {
     "4.1": ("def f(x_t, t, s, prediction, schedule):\n    return prediction", "is a Prediction of shape (2, "),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    return add_noise(x_s, 10**6, eps, schedule)", "it raised"),
     "4.5": ("def f(redraw, x0, wanted):\n    return 1.0", EXERCISES["4.5"].mistakes[2][1]),
-    "1.6": (inspect.getsource(EXERCISES["1.6"].reference).replace("opt_g.step()", "opt_d.step()") + "\nf = mended_step",
-            judging.AS_IT_WAS),
+    "1.6": (inspect.getsource(EXERCISES["1.6"].reference).replace("opt_g.step()", "opt_d.step()") + "\nf = fixed_step",
+            checking.STILL_BROKEN),
     "2.6": ("def f(x0, t, schedule, g):\n    a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)\n"
-            "    return a.sqrt() * x0 + (1 - a).sqrt() * torch.rand(x0.shape, generator=g)", judging.AS_IT_WAS),
+            "    return a.sqrt() * x0 + (1 - a).sqrt() * torch.rand(x0.shape, generator=g)", checking.STILL_BROKEN),
     "6.1": ("def f(denoiser, x_t, t, y, w):\n    return denoiser(x_t, t, y)", EXERCISES["6.1"].mistakes[7][1]),
 }
 IDLE = {
@@ -124,12 +124,12 @@ def test_mistakes_are_told_as_in_the_notebook(tmp_path):
     rows = graded(tmp_path)
     for id, (_, words) in WRONG.items():
         assert rows[id].state == "not yet", id
-        assert words in rows[id].words, id
+        assert words in rows[id].message, id
     assert {rows[id].state for id in IDLE} == {"not tried"}
     assert rows["5.1"].isolated == ""               # nothing was run for it
     assert rows["1.5"].state == rows["3.3"].state == "missing"
-    assert re.search(r'check\("1.5", ...\) was not found. \(Not Python: cell \d+: .* in line 1', rows["1.5"].words)
-    assert "yours takes (beta)" in rows["6.4"].words
+    assert re.search(r'check\("1.5", ...\) was not found. \(Not Python: cell \d+: .* in line 1', rows["1.5"].message)
+    assert "yours takes (beta)" in rows["6.4"].message
     assert {row.who for row in rows.values()} == {"bob"}
 
 
@@ -144,7 +144,7 @@ def test_the_command_writes_a_table_and_passes_over_broken_notebooks(tmp_path, c
     assert main(["grade", str(tmp_path)]) == 0
     with open(tmp_path / "grades.csv", newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["who", "notebook", "exercise", "state", "words", "isolated"]
+    assert list(rows[0]) == ["who", "notebook", "exercise", "state", "message", "isolated"]
     states = {(row["who"], row["exercise"]): row["state"] for row in rows}
     assert states == {**{("ann", f"2.{k}"): "not tried" if k < 4 else "missing" for k in range(1, 7)},
                       **{("bob", f"2.{k}"): "missing" for k in range(1, 7)},
@@ -238,10 +238,10 @@ KERNEL = """
 import json, os, sys
 from IPython.core.interactiveshell import InteractiveShell
 from diffusion_lessons.exercises import EXERCISES
-from diffusion_lessons.exercises.judging import judge
+from diffusion_lessons.exercises.checking import check_attempt
 said, found = [], {}
 def check(id, attempt):
-    said.append(judge(EXERCISES[id], attempt).state)
+    said.append(check_attempt(EXERCISES[id], attempt).state)
 sys.path.insert(0, os.getcwd())
 shell = InteractiveShell()
 for name, cells in json.load(sys.stdin).items():
@@ -290,7 +290,7 @@ def graded_cells(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_gets_the_grade_that_the_kernel_gave(name, kernel, graded_cells):
-    assert graded_cells[name].state == kernel[name], graded_cells[name].words
+    assert graded_cells[name].state == kernel[name], graded_cells[name].message
 
 
 def test_the_kernel_is_not_always_of_one_opinion(kernel):
@@ -299,16 +299,16 @@ def test_the_kernel_is_not_always_of_one_opinion(kernel):
 
 
 REASONS = {
-    "no Python": "stands in cell 2, which is not Python: unmatched ')' in line 5",
-    "no Python for the compiler": "stands in cell 2, which is not Python: 'return' outside function in line 4",
-    "another language": "stands in a cell that begins with %%bash",
+    "no Python": "is in cell 2, which is not Python: unmatched ')' in line 5",
+    "no Python for the compiler": "is in cell 2, which is not Python: 'return' outside function in line 4",
+    "another language": "is in a cell that begins with %%bash",
     "%%time with a statement": "nothing may follow %%time",
 }
 
 
 @pytest.mark.parametrize("name", REASONS)
 def test_a_check_that_does_not_count_is_told_why(name, graded_cells):
-    assert REASONS[name] in graded_cells[name].words
+    assert REASONS[name] in graded_cells[name].message
 
 
 # What differs from the kernel says why: (cells, words)
@@ -346,7 +346,7 @@ def test_what_the_kernel_has_and_grading_has_not_is_told(tmp_path):
             rows = grading.grade_notebook(tmp_path / "02.ipynb", name, name, sandbox)
             row = next(row for row in rows if row.exercise == "2.1")
             assert row.state == "not yet", name
-            assert words in row.words, name
+            assert words in row.message, name
 
 
 def test_a_fresh_copy_of_a_cell_does_not_cancel_an_answer(tmp_path):
@@ -371,9 +371,10 @@ def test_any_file_that_holds_a_notebook_is_read_and_any_other_is_named(tmp_path)
         assert [a.idle for a in notebook.read(tmp_path / "a.ipynb").attempts["2.1"]] == [False], name
     old = '{"worksheets": [{"cells": []}], "nbformat": 3}'
     many = json.dumps({"cells": [{"cell_type": "code", "source": ""}] * (notebook.MOST_CELLS + 1)})
-    bad = {b"": "empty", b"[]": "no notebook", b'{"cells": 1}': "no notebook", b"\x00\x05\x16\x07": "no notebook",
-           text[:-9].encode(): "line 1", b"<<<<<<< HEAD\n" + text.encode(): "no notebook", old.encode(): "2014",
-           b'{"cells": [{"cell_type": "code", "source": [1]}]}': "no notebook", b"[" * 10**5: "no notebook",
+    bad = {b"": "empty", b"[]": "not a notebook", b'{"cells": 1}': "not a notebook",
+           b"\x00\x05\x16\x07": "not a notebook",
+           text[:-9].encode(): "line 1", b"<<<<<<< HEAD\n" + text.encode(): "not a notebook", old.encode(): "2014",
+           b'{"cells": [{"cell_type": "code", "source": [1]}]}': "not a notebook", b"[" * 10**5: "not a notebook",
            many.encode(): "2,001 cells"}
     for data, words in bad.items():
         (tmp_path / "a.ipynb").write_bytes(data)
@@ -392,7 +393,7 @@ def test_links_pipes_and_huge_files_are_not_opened(tmp_path, monkeypatch):
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "class" / "bob.ipynb")
     monkeypatch.setattr(notebook, "LARGEST_FILE", 10**5 - 1)
-    states = {row.who: (row.state, row.words) for row in grading.grade_folder(tmp_path / "class")
+    states = {row.who: (row.state, row.message) for row in grading.grade_folder(tmp_path / "class")
               if row.exercise in ("", "2.1")}
     assert states["ann"] == states.pop("bob", states["ann"])
     assert states["ann"][0] == states["cy"][0] == "not read"
@@ -409,15 +410,15 @@ def test_a_cell_without_end_and_a_reading_without_end_are_given_up(tmp_path, mon
     monkeypatch.setattr(grading, "READING", 0.2)
     monkeypatch.setattr(notebook, "read", lambda path: [time.sleep(0.01) for k in range(300)])
     [row] = grading.grade_folder(tmp_path)
-    assert (row.state, row.words) == ("not read", "it could not be read within 0.2 seconds.")
+    assert (row.state, row.message) == ("not read", "it could not be read within 0.2 seconds.")
 
 
 def test_a_notebook_has_so_much_time_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "GRADING", -1.0)
     write(tmp_path / "ann.ipynb", [RIGHT + CHECK])
     row = graded(tmp_path)["2.1"]
-    assert (row.state, row.isolated) == ("not judged", "")
-    assert "took more than" in row.words
+    assert (row.state, row.isolated) == ("not checked", "")
+    assert "took more than" in row.message
 
 
 def test_trouble_with_one_notebook_is_a_row_of_its_own(tmp_path, monkeypatch):
@@ -461,7 +462,7 @@ def test_the_lesson_is_what_the_notebook_holds_and_not_its_name(tmp_path):
     assert lessons == {"3_smith": {"2"}, "04_x": {"2"}, "3_jones": {""}, "03_x": {"3"}, "05_x": {"2"}}
     row = next(row for row in rows if row.who == "05_x")
     assert (row.exercise, row.state) == ("2.1", "missing")
-    assert "stands in a markdown cell, which is never run: make it a code cell." in row.words
+    assert "is in a markdown cell, which is never run: make it a code cell." in row.message
 
 
 def test_the_table_is_for_excel_and_does_nothing_there(tmp_path):
@@ -472,7 +473,7 @@ def test_the_table_is_for_excel_and_does_nothing_there(tmp_path):
     data = (tmp_path / "new" / "t.csv").read_bytes()
     assert data.startswith(b"\xef\xbb\xbfwho,")
     with open(tmp_path / "new" / "t.csv", newline="", encoding="utf-8-sig") as file:
-        cells = [(row["who"], row["words"]) for row in csv.DictReader(file)]
+        cells = [(row["who"], row["message"]) for row in csv.DictReader(file)]
     assert cells == [("'=HYPERLINK(1)", "a;'=1"), ("'+1", "a =1"), ("'-1", "b"), ("'@x", "c"), ("'=1", "d"),
                      ("'=1", "e"), ("'=1", "f"), ("'\uff1d1", "g"), ("Zo\u00eb", "h - 1 = 2"), ("\\udceb", "i")]
 
@@ -515,7 +516,7 @@ def test_what_is_written_into_any_part_of_the_input_is_noticed(tmp_path):
     s = from_betas("x", torch.full((3,), 0.1, dtype=torch.float64))
     arguments = [Prediction(torch.ones(2), torch.ones(2)), s, {"a": [torch.ones(1)]}]
     code = {"cells": [("cell 1", textwrap.dedent(inspect.getsource(f)), [0])], "attempt": ("cell 1", 1, "f"),
-            "lent": {}, "modules": {}}
+            "exposed": {}, "modules": {}}
     with Sandbox() as sandbox:
         sandbox.load(code, 60)
         grading.Remote(sandbox, None)(*arguments)
@@ -555,7 +556,7 @@ BY_PATH = """
 def f(x_s, s, t, eps, schedule):
     space = {}
     exec(open(PATH).read(), space)
-    return space["add_one_step"](x_s, t, eps, schedule)"""
+    return space["forward_step"](x_s, t, eps, schedule)"""
 IN_MEMORY = """
 import gc, types
 def f(T):
@@ -643,10 +644,10 @@ ATTACKS = {
     "4.3": (NEIGHBOUR, "it raised FileNotFoundError"),
     "4.4": ("def f(x_s, x0, mask, s, eps, schedule):\n    raise ValueError('\\ud800 \\0 =1+1')", "it raised"),
     "4.5": (OUTLIVES, ""),
-    "5.1": (RUBBISH, "no answer of a function"),
+    "5.1": (RUBBISH, "not the result of a function"),
     "5.2": ("def f(q, k, v):\n    return [0.5] * 10 ** 5", "too large"),
     "5.3": ("def f(q, k, v, real):\n    while True:\n        try:\n            pass\n        except BaseException:\n"
-            "            pass", "it was not back after"),
+            "            pass", "it did not return within"),
     "5.4": (PICKLE, "not a Bomb"),
     "6.1": ("def f(denoiser, x_t, t, y, w):\n    n = 9000\n"
             "    return denoiser(torch.ones(1, 1, 1, n), t, torch.ones(n))",
@@ -654,7 +655,7 @@ ATTACKS = {
     "6.2": (RECORD, ""),
     "6.3": ("def f(denoiser, x_t, t, y, negative, w):\n    deep = []\n    for k in range(900):\n"
             "        deep = [deep, deep]\n    return deep", "it raised ValueError: that is too deep"),
-    "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "is gone: does it exit"),
+    "6.4": ("def f(x0_guided, x0_plain):\n    os._exit(0)", "has ended: does it exit"),
 }
 
 
@@ -664,7 +665,7 @@ def attacked(tmp_path_factory):
     place = tmp_path_factory.mktemp("attacked")
     known = place / "progress" / "progress.json"
     known.parent.mkdir()
-    (place / "rooms").mkdir()
+    (place / "namespaces").mkdir()
     known.write_text(json.dumps({id: {"state": "right", "tries": 1, "solved": 1} for id in EXERCISES}))
     write(place / "class" / "ann.ipynb", ["print('a neighbour')"])
     listener = socket.create_server(("127.0.0.1", 0))
@@ -679,8 +680,8 @@ def attacked(tmp_path_factory):
     before = known.read_text()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LESSONS_PROGRESS", str(known))
-        patch.setattr(judging, "SECONDS", 5.0)
-        patch.setattr(tempfile, "tempdir", str(place / "rooms"))
+        patch.setattr(checking, "SECONDS", 5.0)
+        patch.setattr(tempfile, "tempdir", str(place / "namespaces"))
         rows = grading.write_csv(grading.grade_folder(place / "class"), place / "class" / "grades.csv")
     with listener, pytest.raises(BlockingIOError):     # nobody came
         listener.accept()
@@ -688,28 +689,28 @@ def attacked(tmp_path_factory):
     return {"rows": found, "place": place, "record": (before, known.read_text())}
 
 
-@needs_a_room
+@needs_namespaces
 @pytest.mark.parametrize("id", ATTACKS)
 def test_no_attack_makes_a_wrong_answer_right(attacked, id):
     row = attacked["rows"][id]
-    assert row.state == "not yet", row.words
-    assert ATTACKS[id][1] in row.words, row.words
+    assert row.state == "not yet", row.message
+    assert ATTACKS[id][1] in row.message, row.message
 
 
-@needs_a_room
+@needs_namespaces
 def test_an_honest_answer_among_attacks_stays_right(attacked):
-    assert attacked["rows"]["3.2"].state == "right", attacked["rows"]["3.2"].words
+    assert attacked["rows"]["3.2"].state == "right", attacked["rows"]["3.2"].message
 
 
-@needs_a_room
+@needs_namespaces
 def test_the_attacks_left_nothing_behind(attacked):
     assert attacked["record"][0] == attacked["record"][1]
     for folder in (PACKAGE, attacked["place"], Path(sys.prefix), Path("/usr"), Path("/tmp")):
         assert not (folder / "broken_in").exists()
     assert not list(attacked["place"].rglob("*.bomb"))
     running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not [line for line in running if str(attacked["place"]).encode() in line]    # every room is closed
-    assert not list((attacked["place"] / "rooms").iterdir())
+    assert not [line for line in running if str(attacked["place"]).encode() in line]    # every namespace is closed
+    assert not list((attacked["place"] / "namespaces").iterdir())
     assert not [line for line in running if line.startswith(b"sleep\x0031415.%d" % os.getpid())]
     with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8-sig") as file:
         assert len(list(csv.reader(file))) == 2 + len(EXERCISES)
@@ -827,17 +828,18 @@ def f(a):
     assert "in line 1" in found.broken["cell 1"]
 
 
-@needs_a_room
-def test_a_room_hides_folders_within_those_that_it_shows(tmp_path):
+@needs_namespaces
+def test_namespaces_hide_folders_within_those_that_it_shows(tmp_path):
     look = ("import os, sys; print([len(os.listdir(p)) for p in sys.argv[1:]], os.listdir('/proc'), "
             "os.path.exists('/old/usr'))")
     torch_folder, numpy_folder = Path(torch.__file__).parent, Path(np.__file__).parent
     command = [sys.executable, "-I", "-c", look, str(torch_folder), str(numpy_folder)]
-    said = subprocess.run(sandbox.room(tmp_path, [torch_folder], command), capture_output=True, text=True).stdout
+    command = sandbox.namespace_command(str(tmp_path), [torch_folder], command)
+    said = subprocess.run(command, capture_output=True, text=True).stdout
     assert re.fullmatch(r"\[0, [1-9]\d*\] \[\] False\n", said)
 
 
-def test_without_a_room_it_says_so_and_still_refuses_the_package(tmp_path, monkeypatch):
+def test_without_namespaces_it_says_so_and_still_refuses_the_package(tmp_path, monkeypatch):
     escapes = """
 import time
 def f(x_s, s, t, eps, schedule):
@@ -847,12 +849,12 @@ def f(x_s, s, t, eps, schedule):
     time.sleep(6)
     os._exit(0)"""
     write(tmp_path / "ann.ipynb", cells_of({"2.1": REFERENCES["2.1"], "2.2": WRONG["1.1"][0], "2.3": escapes}))
-    monkeypatch.setattr(judging, "SECONDS", 4.0)
+    monkeypatch.setattr(checking, "SECONDS", 4.0)
     monkeypatch.setattr(sandbox, "can_isolate", lambda: False)
     rows = graded(tmp_path)
     assert [rows[id].state for id in ("2.1", "2.2", "2.3")] == ["right", "not yet", "not yet"]
-    assert "No module named 'diffusion_lessons'" in rows["2.2"].words
-    assert "not back after" in rows["2.3"].words
+    assert "No module named 'diffusion_lessons'" in rows["2.2"].message
+    assert "did not return within" in rows["2.3"].message
     assert {rows[id].isolated for id in ("2.1", "2.2", "2.3")} == {"not isolated"}
 
 
@@ -862,16 +864,16 @@ def test_the_example_of_the_instructors_page_is_an_exercise_that_works():
     exec(code, space)
     exercise = space["NEW"]
     assert exercise.id not in EXERCISES
-    assert judge(exercise, exercise.answer).state == "right"
+    assert check_attempt(exercise, exercise.answer).state == "right"
 
     def plain(x0, x_t, t, schedule):
         a = schedule.alpha_bar[t].reshape(-1, 1, 1, 1)
         return (x_t - a.sqrt() * x0) / (1 - a).sqrt()
 
-    assert judge(exercise, plain).state == "right"
+    assert check_attempt(exercise, plain).state == "right"
     for mistake, words in exercise.mistakes:
-        assert judge(exercise, lambda *args, mistake=mistake: mistake(*args)) == ("not yet", words)
-    assert judge(exercise, lambda x0, x_t, t, s: x_t).state == "not yet"
+        assert check_attempt(exercise, lambda *args, mistake=mistake: mistake(*args)) == ("not yet", words)
+    assert check_attempt(exercise, lambda x0, x_t, t, s: x_t).state == "not yet"
 
 
 def test_the_instructors_page_names_every_exercise_once():

@@ -7,9 +7,9 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
 from diffusion_lessons.forward import Prediction, from_v
-from diffusion_lessons.guidance import Guided
+from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.ideal import IdealDenoiser
-from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.samplers import PerSampleNoise, run, sample
 from diffusion_lessons.schedules import make_schedule
 
 SCHEDULE = make_schedule("cosine", 1000)
@@ -39,7 +39,7 @@ Y = torch.tensor([3, 1, 4, 2])
 def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
     inner = Labelled()
     without, with_label = inner(*case, None), inner(*case, Y)
-    hat = Guided(inner, Y, w)(*case)
+    hat = CFGDenoiser(inner, Y, w)(*case)
     assert isinstance(hat, Prediction)
     for name in ("eps", "x0"):
         u, c = getattr(without, name), getattr(with_label, name)
@@ -51,7 +51,7 @@ def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
 def test_guidance_is_that_of_the_pipelines_of_diffusers(w, rescale, case):
     inner = Labelled()
     inner.schedule = SCHEDULE
-    without, told, hat = inner(*case, None), inner(*case, Y), Guided(inner, Y, w, rescale=rescale)(*case)
+    without, told, hat = inner(*case, None), inner(*case, Y), CFGDenoiser(inner, Y, w, rescale=rescale)(*case)
     theirs = ClassifierFreeGuidance(guidance_scale=w, guidance_rescale=rescale).forward(told.x0, without.x0).pred
     torch.testing.assert_close(hat.x0, theirs, rtol=0, atol=1e-10)
     if rescale == 0:
@@ -64,7 +64,7 @@ def test_guidance_is_that_of_the_pipelines_of_diffusers(w, rescale, case):
 def test_w_0_never_shows_the_label_and_w_1_asks_once(case):
     for w, asked in ((0, [None]), (1, [Y]), (2, [Y, None])):
         inner = Labelled()
-        Guided(inner, Y, w)(*case)
+        CFGDenoiser(inner, Y, w)(*case)
         assert len(inner.asked) == len(asked)
         assert all(a is b for a, b in zip(inner.asked, asked, strict=True))
 
@@ -72,7 +72,7 @@ def test_w_0_never_shows_the_label_and_w_1_asks_once(case):
 @pytest.mark.parametrize("w", [0, 0.4, 1, 3, 7.5])
 def test_guided_eps_and_x0_still_hang_together(w, case):
     x_t, t = case
-    hat = Guided(Labelled(), Y, w)(x_t, t)
+    hat = CFGDenoiser(Labelled(), Y, w)(x_t, t)
     ab = SCHEDULE.alpha_bar[t].reshape(-1, 1, 1, 1)
     signal, noise = ab.sqrt(), (1 - ab).sqrt()
     torch.testing.assert_close(signal * hat.x0 + noise * hat.eps, x_t, rtol=0, atol=1e-12)
@@ -90,9 +90,9 @@ def test_guidance_steers_a_loop_to_the_label():
         return of_label[int(y[0])](x_t, t)
 
     def drawn(y, w):
-        noise = PictureNoise(0, 100)
-        guided = Guided(denoiser, torch.full((100,), y), w)
-        return finish(sample(guided, noise((2,)), SCHEDULE, 100))
+        noise = PerSampleNoise(0, 100)
+        guided = CFGDenoiser(denoiser, torch.full((100,), y), w)
+        return run(sample(guided, noise((2,)), SCHEDULE, 100))
 
     for y, side in ((0, -1), (1, 1)):
         made = drawn(y, 1.0)
@@ -105,16 +105,16 @@ def test_guidance_steers_a_loop_to_the_label():
 @pytest.mark.parametrize("w", [-0.1, -3, math.nan])
 def test_a_negative_scale_is_refused(w):
     with pytest.raises(ValueError, match="w must be 0 or more"):
-        Guided(Labelled(), Y, w)
+        CFGDenoiser(Labelled(), Y, w)
 
 
 def test_a_negative_takes_the_place_of_nothing(case):
     inner, other = Labelled(), torch.tensor([5, 2, 0, 1])
     away, towards = inner(*case, other), inner(*case, Y)
     for w in (0.0, 0.4, 3.0):
-        hat = Guided(inner, Y, w, negative=other)(*case)
+        hat = CFGDenoiser(inner, Y, w, negative=other)(*case)
         torch.testing.assert_close(hat.eps, away.eps + w * (towards.eps - away.eps), rtol=0, atol=1e-12)
-    same = Guided(inner, Y, 7.0, negative=Y)(*case)
+    same = CFGDenoiser(inner, Y, 7.0, negative=Y)(*case)
     torch.testing.assert_close(same.x0, towards.x0, rtol=0, atol=1e-12)    # away from and towards the same: nothing
 
 
@@ -122,8 +122,8 @@ def test_outside_its_interval_guidance_is_plain_conditioning(case):
     x_t, inner = case[0], Labelled()
     for t in (1, 299, 300, 500, 700, 701, 1000):
         t_all = torch.full((4,), t)
-        hat = Guided(inner, Y, 4.0, interval=(300, 700))(x_t, t_all)
-        plain = Guided(inner, Y, 4.0 if 300 <= t <= 700 else 1.0)(x_t, t_all)
+        hat = CFGDenoiser(inner, Y, 4.0, interval=(300, 700))(x_t, t_all)
+        plain = CFGDenoiser(inner, Y, 4.0 if 300 <= t <= 700 else 1.0)(x_t, t_all)
         assert torch.equal(hat.eps, plain.eps)
         assert torch.equal(hat.x0, plain.x0)
 
@@ -134,8 +134,8 @@ def test_rescaling_brings_the_spread_back(share, case):
     x_t, t = case
     inner = Labelled()
     inner.schedule = SCHEDULE
-    plain, strong = Guided(inner, Y, 1.0)(x_t, t).x0, Guided(inner, Y, 8.0)(x_t, t).x0
-    hat = Guided(inner, Y, 8.0, rescale=share)(x_t, t)
+    plain, strong = CFGDenoiser(inner, Y, 1.0)(x_t, t).x0, CFGDenoiser(inner, Y, 8.0)(x_t, t).x0
+    hat = CFGDenoiser(inner, Y, 8.0, rescale=share)(x_t, t)
     for i in range(4):
         rescaled = strong[i] * plain[i].std() / strong[i].std()
         torch.testing.assert_close(hat.x0[i], share * rescaled + (1 - share) * strong[i], rtol=0, atol=1e-9)
@@ -151,4 +151,4 @@ def test_rescaling_brings_the_spread_back(share, case):
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(how, words):
     with pytest.raises(ValueError, match=words):
-        Guided(Labelled(), Y, 2.0, **how)
+        CFGDenoiser(Labelled(), Y, 2.0, **how)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.ideal import IdealDenoiser
-from diffusion_lessons.samplers import PictureNoise, finish, sample
+from diffusion_lessons.samplers import PerSampleNoise, run, sample
 from diffusion_lessons.schedules import SCHEDULES, make_schedule
 
 
@@ -75,8 +75,8 @@ def test_a_loop_lands_on_pictures_of_the_set_each_about_as_often(g):
     s = make_schedule("cosine")
     angle = torch.arange(8) * math.pi / 4
     ring = torch.stack([angle.cos(), angle.sin()], 1)
-    noise = PictureNoise(0, 400)
-    made = finish(sample(IdealDenoiser(ring, s), noise((2,)), s, 100, method="ddpm", noise=noise))
+    noise = PerSampleNoise(0, 400)
+    made = run(sample(IdealDenoiser(ring, s), noise((2,)), s, 100, method="ddpm", noise=noise))
     distance, which = torch.cdist(made, ring).min(1)
     assert distance.max() < 1e-3
     counts = which.bincount(minlength=8)

@@ -1,4 +1,4 @@
-"""The figures by which pictures are judged, on sets built so that the answer is known."""
+"""The figures for pictures, on sets built so that the answer is known."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from diffusion_lessons.evaluation.metrics import (
     accuracy,
     features,
     frechet_distance,
-    lower_limit,
+    wilson_lower_bound,
     predict,
     recall,
     sharpness,
@@ -24,7 +24,7 @@ from diffusion_lessons.evaluation.metrics import (
 )
 
 
-class Judge:
+class MeanClassifier:
     """Reads the label off the first pixel; the features are the pixels themselves."""
 
     def features(self, x):
@@ -40,18 +40,18 @@ class Judge:
 def test_accuracy_is_the_share_read_as_asked(g):
     x = torch.randint(3, (1203, 1, 2, 2), generator=g).float()   # three batches of 500, the last not full
     read = x[:, 0, 0, 0].long()
-    assert torch.equal(predict(Judge(), x).argmax(1), read)
-    assert torch.equal(features(Judge(), x), x.flatten(1))
-    assert accuracy(Judge(), x, read) == 1
-    assert accuracy(Judge(), x, (read + 1) % 3) == 0
+    assert torch.equal(predict(MeanClassifier(), x).argmax(1), read)
+    assert torch.equal(features(MeanClassifier(), x), x.flatten(1))
+    assert accuracy(MeanClassifier(), x, read) == 1
+    assert accuracy(MeanClassifier(), x, (read + 1) % 3) == 0
     asked = read.clone()
     asked[:300] = (asked[:300] + 1) % 3
-    assert accuracy(Judge(), x, asked) == pytest.approx(903 / 1203)
+    assert accuracy(MeanClassifier(), x, asked) == pytest.approx(903 / 1203)
 
 
 @given(share=st.floats(0, 1), n=st.integers(1, 20_000), z=st.sampled_from([1.0, 1.645, 1.96]))
 def test_the_lower_limit_is_where_the_share_would_be_z_deviations_off(share, n, z):
-    p = lower_limit(share, n, z)
+    p = wilson_lower_bound(share, n, z)
     assert -1e-12 <= p <= share + 1e-12
     assert share - p == pytest.approx(z * math.sqrt(max(p * (1 - p), 0) / n), abs=1e-7)
 
@@ -77,9 +77,9 @@ def test_an_interval_of_nothing_is_refused(share, n):
 
 
 def test_the_lower_limit_at_known_points():
-    assert lower_limit(0.5, 20, z=1.96) == pytest.approx(0.2993, abs=1e-4)   # the textbook's 10 of 20
-    assert lower_limit(1.0, 1000) == pytest.approx(0.9973, abs=1e-4)   # 1 / (1 + 1.645^2 / 1000)
-    assert lower_limit(0.0, 50) == pytest.approx(0, abs=1e-12)
+    assert wilson_lower_bound(0.5, 20, z=1.96) == pytest.approx(0.2993, abs=1e-4)   # the textbook's 10 of 20
+    assert wilson_lower_bound(1.0, 1000) == pytest.approx(0.9973, abs=1e-4)   # 1 / (1 + 1.645^2 / 1000)
+    assert wilson_lower_bound(0.0, 50) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("p, n", [(0.95, 1000), (0.98, 1000), (0.9, 300)])
@@ -89,7 +89,7 @@ def test_the_lower_limit_lies_below_the_truth_19_times_in_20(p, n):
         ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
         return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
-    kept = math.fsum(chance(k) for k in range(n + 1) if lower_limit(k / n, n) <= p)
+    kept = math.fsum(chance(k) for k in range(n + 1) if wilson_lower_bound(k / n, n) <= p)
     assert 0.93 < kept < 0.97
 
 
@@ -208,10 +208,10 @@ def test_the_report_is_about_one_set_of_samples(g):
     x = torch.randint(3, (300, 1, 2, 2), generator=g).float() + 0.1 * torch.randn(300, 1, 2, 2, generator=g)
     y = torch.randint(3, (300,), generator=g)
     real = torch.randn(200, 4, generator=g)
-    assert metrics.report(Judge(), x, y, real) == {
+    assert metrics.report(MeanClassifier(), x, y, real) == {
         "count": 300,
-        "accuracy": accuracy(Judge(), x, y),
-        "accuracy_lower95": lower_limit(accuracy(Judge(), x, y), 300),
+        "accuracy": accuracy(MeanClassifier(), x, y),
+        "accuracy_lower95": wilson_lower_bound(accuracy(MeanClassifier(), x, y), 300),
         "frechet": frechet_distance(x.flatten(1), real),
         "recall": recall(real, x.flatten(1)),
     }
@@ -223,7 +223,7 @@ def test_perfect_prototypes_show_as_lost_recall_not_as_lost_accuracy(g):
     alive = y[:, None, None, None] + 0.2 * torch.randn(300, 1, 2, 2, generator=g)
     alive[:30, 0, 0, 0] += 1   # some of them misread
     prototypes = y.float()[:, None, None, None].expand(300, 1, 2, 2)
-    good, bad = (metrics.report(Judge(), x, y, real.flatten(1)) for x in (alive, prototypes))
+    good, bad = (metrics.report(MeanClassifier(), x, y, real.flatten(1)) for x in (alive, prototypes))
     assert bad["accuracy"] == 1 > good["accuracy"]
     assert bad["recall"] < 0.05
     assert good["recall"] > 0.7
@@ -242,7 +242,7 @@ def test_sharpness_is_the_mean_slope(g):
 
 def test_the_report_of_pictures_that_nothing_was_asked_for(g):
     x = torch.randint(3, (300, 1, 2, 2), generator=g).float()
-    found = metrics.report(Judge(), x, None, torch.randn(200, 4, generator=g))
+    found = metrics.report(MeanClassifier(), x, None, torch.randn(200, 4, generator=g))
     assert found["class_shares"] == pytest.approx([(x[:, 0, 0, 0] == k).double().mean().item() for k in range(3)])
     assert found.keys() == {"count", "class_shares", "frechet", "recall"}
 
@@ -261,8 +261,8 @@ def test_modes_are_counted_as_they_were_laid(g):
     found = metrics.modes(points, CENTRES, 0.2)
     torch.testing.assert_close(found.shares, torch.tensor([0.6, 0.38, 0.01, 0.0], dtype=torch.float64))
     assert found.covered == 2
-    assert found.on_modes == pytest.approx(0.99)
-    assert found.even == pytest.approx(0.25 + 0.25 + 0.01)
+    assert found.precision == pytest.approx(0.99)
+    assert found.mode_balance == pytest.approx(0.25 + 0.25 + 0.01)
     just_enough = torch.cat([points[:975], CENTRES[2].expand(25, 2)])
     assert metrics.modes(just_enough, CENTRES, 0.2).covered == 3
     assert metrics.modes(just_enough[1:999], CENTRES, 0.2).covered == 2      # 24 of 998
@@ -276,36 +276,36 @@ def test_modes_do_not_depend_on_order_or_place(seed):
     order, shift = torch.randperm(200, generator=g), torch.tensor([64.0, -32.0])
     assert metrics.modes(points[order], CENTRES, 0.2)[1:] == pytest.approx(found[1:])
     moved = metrics.modes(2 * points + shift, 2 * CENTRES + shift, 0.4)
-    assert abs(moved.on_modes - found.on_modes) <= 0.005                    # one point of 200 on the very edge
-    assert 0 <= found.even <= found.on_modes + 1e-9 <= 1 + 1e-9
+    assert abs(moved.precision - found.precision) <= 0.005 + 1e-9             # one point of 200 on the very edge
+    assert 0 <= found.mode_balance <= found.precision + 1e-9 <= 1 + 1e-9
 
 
 def test_the_ring_itself_covers_all_its_modes_evenly():
     """Of a Gaussian in the plane, 1 - exp(-9/2) = 98.9% lie within 3 sigma."""
     found = metrics.modes(ring(20_000), toy.ring_centres(), toy.RING_SIGMA)
     assert found.covered == 8
-    assert found.on_modes == pytest.approx(1 - math.exp(-4.5), abs=0.003)
-    assert found.even > 0.96
+    assert found.precision == pytest.approx(1 - math.exp(-4.5), abs=0.003)
+    assert found.mode_balance > 0.96
 
 
-def test_variety_is_the_mean_distance_per_pixel():
+def test_mean_pairwise_distance_per_pixel():
     flat = torch.tensor([0.0, 1.0, 3.0])[:, None, None, None].expand(3, 1, 4, 5)
-    assert metrics.variety(flat) == pytest.approx((1 + 3 + 2) / 3)
-    assert metrics.variety(flat[:1].expand(50, 1, 4, 5)) == 0
+    assert metrics.mean_pairwise_distance(flat) == pytest.approx((1 + 3 + 2) / 3)
+    assert metrics.mean_pairwise_distance(flat[:1].expand(50, 1, 4, 5)) == 0
     g = torch.Generator().manual_seed(0)
-    assert metrics.variety(torch.randn(400, 3, 20, 20, generator=g)) == pytest.approx(2**0.5, rel=0.01)
+    assert metrics.mean_pairwise_distance(torch.randn(400, 3, 20, 20, generator=g)) == pytest.approx(2**0.5, rel=0.01)
 
 
-def test_class_shares_count_what_the_judge_reads():
+def test_class_shares_count_the_predicted_classes():
     x = torch.tensor([0.0, 0.1, 2.2, 1.9, 2.0])[:, None, None, None].expand(5, 1, 2, 2)
-    torch.testing.assert_close(metrics.class_shares(Judge(), x), torch.tensor([0.4, 0.0, 0.6]))
+    torch.testing.assert_close(metrics.class_shares(MeanClassifier(), x), torch.tensor([0.4, 0.0, 0.6]))
 
 
 def test_the_nearest_picture_is_found_whatever_the_batches(g):
     data = torch.randn(500, 1, 3, 3, generator=g)
     x = data[[7, 480, 250]] + 0.01 * torch.randn(3, 1, 3, 3, generator=g)
     for batch in (500, 64, 1):
-        index, distance = metrics.nearest(x, data, batch)
+        index, distance = metrics.nearest_neighbours(x, data, batch)
         assert index.tolist() == [7, 480, 250]
         torch.testing.assert_close(distance, (x - data[index]).square().mean((1, 2, 3)).sqrt(), rtol=1e-3, atol=1e-4)
 
@@ -314,7 +314,7 @@ def test_bad_input_is_refused_in_words(g):
     with pytest.raises(ValueError, match=r"points must be \(N, 2\)"):
         metrics.modes(torch.zeros(4, 3), CENTRES, 0.2)
     with pytest.raises(ValueError, match="at least two"):
-        metrics.variety(torch.zeros(1, 1, 2, 2))
+        metrics.mean_pairwise_distance(torch.zeros(1, 1, 2, 2))
     a = torch.randn(20, 4, generator=g)
     for wrong in (a[:, :3], a[0], a[None]):
         with pytest.raises(ValueError, match="features must be"):
@@ -328,16 +328,16 @@ def test_bad_input_is_refused_in_words(g):
         recall(a, a[:3])
 
 
-# ---- the judge itself, where the real digits are
+# ---- the classifier itself, where the real digits are
 
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not os.environ.get("DIFFUSION_LESSONS_DATA"), reason="needs the real digits")
-def test_the_judge_reads_the_real_test_set_as_its_card_says():
-    judge, card = weights.load_classifier(), weights.load("digits_judge")[1]
+def test_the_classifier_is_as_accurate_on_the_real_test_set_as_its_card_says():
+    classifier, card = weights.load_model("digits_classifier"), weights.load("digits_classifier")[1]
     test_set = load_digits("test", source="mnist")
-    right = accuracy(judge, to_float(test_set.x), test_set.y)
+    right = accuracy(classifier, to_float(test_set.x), test_set.y)
     assert right >= 0.99
     assert right == pytest.approx(card["figures"]["test_accuracy"], abs=3e-4)
     kept = weights.load("digits_real")[0]["test"]
-    assert (features(judge, to_float(test_set.x[:500])) - kept[:500]).abs().max() < 0.01   # kept in float16
+    assert (features(classifier, to_float(test_set.x[:500])) - kept[:500]).abs().max() < 0.01   # kept in float16

@@ -80,6 +80,35 @@ def test_says_what_it_imports(path):
                 assert all(alias.name != "*" for alias in node.names), f"cell {i} imports a star"
 
 
+def calls(nb, name):
+    """[(number of the cell, id)] of the calls predict("4.c", ...) or outcome("4.c", ...), in order."""
+    return [(i, node.args[0].value) for i, cell in code_cells(nb)
+            for node in ast.walk(ast.parse(as_python(cell.source)))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name]
+
+
+@each_notebook
+def test_each_prediction_is_asked_for_once_and_its_outcome_shown_once_in_a_later_cell(path):
+    asked, shown = ({id: i for i, id in calls(read(path), name)} for name in ("predict", "outcome"))
+    assert len(asked) == len(calls(read(path), "predict"))
+    assert len(shown) == len(calls(read(path), "outcome"))
+    assert asked.keys() == shown.keys()
+    assert asked, "a lesson without a prediction"
+    assert all(asked[id] < shown[id] for id in asked)
+    assert {id.split(".")[0] for id in asked} == {str(int(path.stem[:2]))}
+
+
+def test_no_prediction_is_asked_for_in_two_lessons():
+    ids = [id for path in NOTEBOOKS for _, id in calls(read(path), "predict")]
+    assert len(set(ids)) == len(ids)
+
+
+@each_notebook
+def test_no_guess_is_left_in_a_variable_that_nobody_looks_at(path):
+    for i, cell in code_cells(read(path)):
+        assert '"?"' not in cell.source, f"cell {i} asks for a guess without predict: {cell.source[:60]!r}"
+
+
 @pytest.mark.slow
 @each_notebook
 def test_runs_its_exercises_can_be_solved_and_its_widgets_move(path, capsys):

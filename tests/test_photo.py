@@ -14,7 +14,7 @@ from skimage import data
 
 from diffusion_lessons import schedules, weights
 from diffusion_lessons.datasets import to_float
-from diffusion_lessons.forward import Prediction, from_x0, signal_and_noise
+from diffusion_lessons.forward import Prediction, from_x0, alpha_sigma
 from diffusion_lessons.pipelines import photo
 
 COSINE = schedules.cosine(1000)
@@ -33,7 +33,7 @@ class Shrink:
 
     def __call__(self, x_t, t):
         self.shapes.append(tuple(x_t.shape))
-        signal, _ = signal_and_noise(t, self.schedule, x_t)
+        signal, _ = alpha_sigma(t, self.schedule, x_t)
         return from_x0(signal * x_t, x_t, t, self.schedule)
 
 
@@ -44,7 +44,7 @@ class Look:
 
     def __call__(self, x_t, t):
         self.x_t, self.t = x_t, t
-        return Prediction(x_t * 0, x_t / signal_and_noise(t, self.schedule, x_t)[0])
+        return Prediction(x_t * 0, x_t / alpha_sigma(t, self.schedule, x_t)[0])
 
 
 def noisy(shape, sigma, seed=0, x0=0.0):
@@ -111,7 +111,7 @@ def test_a_real_photo_gets_cleaner_without_being_told_its_noise(blur, gain):
     """Measured on a larger part: 11.8, 5.0 and 2.7 dB. With the finest differences alone: 11.8, 1.9, 0.5."""
     truth = F.avg_pool2d(to_float(torch.tensor(data.chelsea())).permute(2, 0, 1), 2)[:, 20:116, 60:156]
     seen = (truth + blurred_noise(truth.shape, 0.3, blur)).clamp(-1, 1)
-    after = photo.denoise_photo(weights.load_denoiser("cifar"), seen).clamp(-1, 1)
+    after = photo.denoise_photo(weights.load_model("cifar"), seen).clamp(-1, 1)
     assert photo.psnr(after, truth) > photo.psnr(seen, truth) + gain
     assert "hardly" not in photo.describe_change(seen, after)
 
@@ -138,17 +138,17 @@ def test_sigma_grows_with_the_picture():
 @given(st.integers(1, 990))
 def test_time_of_sigma_inverts_the_schedule(t):
     a = COSINE.alpha_bar[t].item()
-    assert photo.time_of_sigma(COSINE, ((1 - a) / a) ** 0.5) == t
+    assert photo.sigma_to_t(COSINE, ((1 - a) / a) ** 0.5) == t
 
 
 def test_time_of_sigma_at_the_ends():
-    assert photo.time_of_sigma(COSINE, 0.0) == 0
-    assert photo.time_of_sigma(COSINE, 1e9) == 1000
-    assert photo.time_of_sigma(COSINE, 1.0) == pytest.approx(497, abs=5)     # alpha_bar = 1/2
+    assert photo.sigma_to_t(COSINE, 0.0) == 0
+    assert photo.sigma_to_t(COSINE, 1e9) == 1000
+    assert photo.sigma_to_t(COSINE, 1.0) == pytest.approx(497, abs=5)     # alpha_bar = 1/2
     with pytest.raises(ValueError, match="sigma must be"):
-        photo.time_of_sigma(COSINE, float("nan"))
+        photo.sigma_to_t(COSINE, float("nan"))
     with pytest.raises(ValueError, match="sigma must be"):
-        photo.time_of_sigma(COSINE, -0.1)
+        photo.sigma_to_t(COSINE, -0.1)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (33, 77), (100, 51), (7, 90), (1, 1), (5, 3)])
@@ -158,7 +158,7 @@ def test_a_pointwise_denoiser_leaves_no_seam(size, tile, overlap):
         size = (33, 40)                     # a tile for every pixel: keep it small
     picture, denoiser = noisy((3, *size), 1.0), Shrink()
     out = photo.denoise_photo(denoiser, picture, sigma=0.5, tile=tile, overlap=overlap)
-    a = COSINE.alpha_bar[photo.time_of_sigma(COSINE, 0.5)].item()
+    a = COSINE.alpha_bar[photo.sigma_to_t(COSINE, 0.5)].item()
     assert out.shape == picture.shape
     torch.testing.assert_close(out, a * picture, rtol=1e-5, atol=1e-6)
     assert all(shape[1:] == (3, tile, tile) for shape in denoiser.shapes)
@@ -376,7 +376,7 @@ def test_a_damaged_file_gives_a_picture_or_says_that_it_cannot_be_read(tmp_path_
 
 
 def test_bad_input_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="no file"):
         photo.load_photo(tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match="cannot be read"):

@@ -199,7 +199,7 @@ def words(cell):
 
 
 def test_a_learner_clicks_and_writes_and_sees_the_outcome(run):
-    choose = 'live(w.RadioButtons)[0].index = 1\nlive(w.Text)[0].value = "300"\nprint(*lines(), sep="\\n")'
+    choose = 'live(w.ToggleButtons)[0].index = 1\nlive(w.Text)[0].value = "300"\nprint(*lines(), sep="\\n")'
     cells = run(ASK, LEARNER + choose, MEASURE, "print(*lines(), sep='\\n')", move_widgets=False).notebook.cells
     assert "application/vnd.jupyter.widget-view+json" in cells[0].outputs[1]["data"]
     assert cells[1].outputs[0].text.count("Now run the cells that measure it.") == 2
@@ -209,7 +209,7 @@ def test_a_learner_clicks_and_writes_and_sees_the_outcome(run):
     assert cells[3].outputs[0].text.count("it was") == 2
     assert record.read_predictions() == {"2.a": {"said": "a blur", "right": False},
                                          "2.b": {"said": 300, "right": True}}
-    again = run(ASK, LEARNER + 'print(live(w.RadioButtons)[0].value, live(w.Text)[0].value, sep=", ")',
+    again = run(ASK, LEARNER + 'print(live(w.ToggleButtons)[0].value, live(w.Text)[0].value, sep=", ")',
                 move_widgets=False).notebook.cells
     assert again[1].outputs[0].text == "a blur, 300\n"     # an answer is remembered
 

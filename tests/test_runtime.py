@@ -67,8 +67,8 @@ def test_the_command_line_imports_the_package_before_torch():
 @pytest.mark.parametrize("seconds, about", [(3, "10 seconds"), (44, "50 seconds"), (55, "a minute"),
                                             (61, "1.5 minutes"), (118, "2 minutes"), (290, "5 minutes")])
 def test_times_are_rounded_up(seconds, about):
-    assert f"about {about} on" in minutes.in_words(seconds, 2)
-    assert "one core" in minutes.in_words(seconds, 1)
+    assert f"about {about} on" in minutes.sentence(seconds, 2)
+    assert "one core" in minutes.sentence(seconds, 1)
 
 
 def test_a_machine_of_half_the_speed_is_told_twice_the_time(monkeypatch, tmp_path):

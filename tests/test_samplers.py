@@ -11,16 +11,16 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_lessons.forward import add_noise, from_v, from_x0, signal_and_noise, velocity
+from diffusion_lessons.forward import add_noise, alpha_sigma, from_v, from_x0, velocity
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.samplers import (
-    Loop,
-    PictureNoise,
+    PerSampleNoise,
+    SamplingLoop,
     ddim_step,
     ddpm_step,
-    finish,
     img2img,
     inpaint,
+    run,
     sample,
     timesteps,
 )
@@ -205,7 +205,7 @@ class GaussianDenoiser:
         self.mu, self.c, self.schedule = mu, c, schedule
 
     def __call__(self, x_t, t):
-        signal, noise = signal_and_noise(t, self.schedule, x_t)
+        signal, noise = alpha_sigma(t, self.schedule, x_t)
         gain = signal * self.c / (signal**2 * self.c + noise**2)
         return from_x0(self.mu + gain * (x_t - signal * self.mu), x_t, t, self.schedule)
 
@@ -225,7 +225,7 @@ def law_of_the_sampler(schedule, steps, mu, c, how, start=(0.0, 1.0)):
         z[next(calls)] = 1
         return z
 
-    out = finish(sample(GaussianDenoiser(mu, c, schedule), x_T, schedule, steps, noise=one_at_a_time, **how))
+    out = run(sample(GaussianDenoiser(mu, c, schedule), x_T, schedule, steps, noise=one_at_a_time, **how))
     out = out[:, 0]
     return out[0].item(), (out[1:] - out[0]).norm().item()
 
@@ -303,18 +303,18 @@ def test_the_last_step_adds_no_noise(g):
 
 def test_a_picture_depends_on_seed_and_index_alone():
     shape = (1, 4, 4)
-    together, apart = PictureNoise(7, 5), [PictureNoise(7, 1, first=i) for i in range(5)]
+    together, apart = PerSampleNoise(7, 5), [PerSampleNoise(7, 1, first=i) for i in range(5)]
     draws = [together(shape) for _ in range(3)]
     for draw in draws:   # three draws one after another, each the same as alone
         assert torch.equal(draw, torch.cat([alone(shape) for alone in apart]))
     assert not torch.equal(draws[0], draws[1])
-    assert not torch.isclose(PictureNoise(8, 5)(shape), draws[0]).any()
+    assert not torch.isclose(PerSampleNoise(8, 5)(shape), draws[0]).any()
     assert draws[0].dtype == torch.float32
 
 
 def test_picture_noise_is_standard_and_pictures_are_independent():
     """100 pictures of 400 numbers; tolerances are 4.5 standard errors."""
-    z = torch.cat([PictureNoise(seed, 50)((400,)) for seed in (0, 1)]).double()
+    z = torch.cat([PerSampleNoise(seed, 50)((400,)) for seed in (0, 1)]).double()
     assert abs(z.mean().item()) < 4.5 / math.sqrt(z.numel())
     assert abs(z.var().item() - 1) < 4.5 * math.sqrt(2 / z.numel())
     between = torch.corrcoef(z)[*torch.triu_indices(100, 100, 1)]
@@ -326,8 +326,8 @@ def test_the_same_pictures_whatever_the_batch(how):
     schedule = make_schedule("cosine", 100)
 
     def draw(first, count):
-        noise = PictureNoise(3, count, first)
-        return finish(sample(opinionated(schedule), noise((1, 3, 3)), schedule, 12, noise=noise, **how))
+        noise = PerSampleNoise(3, count, first)
+        return run(sample(opinionated(schedule), noise((1, 3, 3)), schedule, 12, noise=noise, **how))
 
     torch.testing.assert_close(draw(0, 6), torch.cat([draw(0, 2), draw(2, 3), draw(5, 1)]), rtol=0, atol=1e-5)
 
@@ -345,9 +345,9 @@ def test_the_loop_goes_on_from_whatever_was_put_into_x_t(g):
         if step.t == 40:
             assert torch.equal(step.x_t, paint)
     assert torch.equal(loop.x_t, step.x_s)
-    expected = finish(Loop(denoiser, paint, schedule, [40, 30, 20, 10, 0]))
+    expected = run(SamplingLoop(denoiser, paint, schedule, [40, 30, 20, 10, 0]))
     torch.testing.assert_close(loop.x_t, expected)
-    assert (loop.x_t - finish(sample(denoiser, x_T, schedule, 10))).abs().max() > 0.1
+    assert (loop.x_t - run(sample(denoiser, x_T, schedule, 10))).abs().max() > 0.1
 
 
 def test_the_denoiser_can_be_swapped_half_way(g):
@@ -371,9 +371,9 @@ def test_a_loop_can_be_left_and_taken_up_again(g):
             break
     assert torch.equal(loop.x_t, step.x_s)
     assert [later.t for later in loop] == [50, 40, 30, 20, 10]
-    whole = finish(sample(opinionated(schedule), x_T, schedule, 10))
+    whole = run(sample(opinionated(schedule), x_T, schedule, 10))
     assert torch.equal(loop.x_t, whole)
-    assert torch.equal(finish(loop), whole)   # a finished loop stays as it is
+    assert torch.equal(run(loop), whole)   # a finished loop stays as it is
 
 
 def test_a_step_says_what_came_in_and_what_went_out(g):
@@ -392,7 +392,7 @@ def test_no_gradient_is_kept_while_sampling(g):
     schedule, strength = make_schedule("linear", 10), torch.ones((), requires_grad=True)
     inner = opinionated(schedule)
     x_T = torch.randn(1, 1, 2, 2, generator=g)
-    out = finish(sample(lambda x, t: inner(x * strength, t), x_T, schedule, 5))
+    out = run(sample(lambda x, t: inner(x * strength, t), x_T, schedule, 5))
     assert not out.requires_grad
 
 
@@ -416,13 +416,13 @@ def test_inpaint_keeps_what_is_known_and_makes_the_rest_fit(how, four_pictures):
     holes = four_pictures.clone()
     holes[HOLE] = 0
     ideal = IdealDenoiser(four_pictures, schedule)
-    steps = list(inpaint(ideal, holes, mask, schedule, PictureNoise(0, 4), 50, **how))
+    steps = list(inpaint(ideal, holes, mask, schedule, PerSampleNoise(0, 4), 50, **how))
     made = steps[-1].x_s
     assert torch.equal(made[KNOWN], holes[KNOWN])   # exactly
     assert (made[HOLE] - four_pictures[HOLE]).abs().max() < 0.05
     for before, after in itertools.pairwise(steps):   # each turn starts from the pasted picture
         assert torch.equal(before.x_s, after.x_t)
-    again = finish(inpaint(ideal, holes, mask.float(), schedule, PictureNoise(0, 4), 50, **how))
+    again = run(inpaint(ideal, holes, mask.float(), schedule, PerSampleNoise(0, 4), 50, **how))
     assert torch.equal(made, again)
 
 
@@ -430,7 +430,7 @@ def test_the_known_part_is_as_noisy_as_the_rest_on_the_way(four_pictures):
     """400 times one picture; tolerance 4.5 standard errors."""
     schedule, x0 = make_schedule("cosine", 1000), four_pictures[:1].expand(400, 1, 4, 4)
     ideal = IdealDenoiser(four_pictures, schedule)
-    for step in inpaint(ideal, x0, torch.zeros(1, 1, 1), schedule, PictureNoise(0, 400), 5):
+    for step in inpaint(ideal, x0, torch.zeros(1, 1, 1), schedule, PerSampleNoise(0, 400), 5):
         ab = schedule.alpha_bar[step.s].item()
         z = step.x_s - math.sqrt(ab) * x0
         assert abs(z.mean().item()) <= 4.5 * math.sqrt((1 - ab) / z.numel())
@@ -442,24 +442,24 @@ def test_img2img_with_little_strength_keeps_the_picture(how, four_pictures):
     schedule = make_schedule("cosine", 1000)
     ideal = IdealDenoiser(four_pictures, schedule)
     for strength in (1e-6, 0.02, 0.2):
-        loop = img2img(ideal, four_pictures, schedule, strength, PictureNoise(0, 4), 50, **how)
-        assert (finish(loop) - four_pictures).abs().max() < 0.02
+        loop = img2img(ideal, four_pictures, schedule, strength, PerSampleNoise(0, 4), 50, **how)
+        assert (run(loop) - four_pictures).abs().max() < 0.02
 
 
 @every_sampler
 def test_img2img_with_full_strength_forgets_the_picture(how, four_pictures):
     schedule = make_schedule("cosine", 1000)
     ideal, x0 = IdealDenoiser(four_pictures, schedule), four_pictures[:1].expand(200, 1, 4, 4)
-    made = finish(img2img(ideal, x0, schedule, 1.0, PictureNoise(0, 200), 20, **how))
+    made = run(img2img(ideal, x0, schedule, 1.0, PerSampleNoise(0, 200), 20, **how))
     counts = torch.cdist(made.flatten(1), four_pictures.flatten(1)).argmin(1).bincount(minlength=4)
     assert counts.min() > 25   # 50 +- 6 expected of each, whichever picture went in
 
 
 def test_img2img_starts_at_its_share_of_T_from_the_noised_picture(four_pictures):
-    schedule, noise = make_schedule("linear", 1000), PictureNoise(4, 4)
+    schedule, noise = make_schedule("linear", 1000), PerSampleNoise(4, 4)
     loop = img2img(IdealDenoiser(four_pictures, schedule), four_pictures, schedule, 0.335, noise, 10)
-    assert loop.times == [335, 300, 200, 100, 0]
-    eps = PictureNoise(4, 4)((1, 4, 4))
+    assert loop.timesteps == [335, 300, 200, 100, 0]
+    eps = PerSampleNoise(4, 4)((1, 4, 4))
     torch.testing.assert_close(loop.x_t, add_noise(four_pictures, torch.full((4,), 335), eps, schedule))
 
 
@@ -475,14 +475,14 @@ def test_bad_input_is_refused_in_words(four_pictures):
         with pytest.raises(ValueError, match="eta"):
             sample(ideal, x, schedule, 5, eta=eta)
     for times in ([], [5, 5, 0], [3, 4], [11, 0], [5, -1]):
-        with pytest.raises(ValueError, match="times must fall"):
-            Loop(ideal, x, schedule, times)
+        with pytest.raises(ValueError, match="timesteps must decrease"):
+            SamplingLoop(ideal, x, schedule, times)
     for how in (SAMPLERS["ddpm"], SAMPLERS["ddim, eta 1"]):
-        with pytest.raises(ValueError, match="PictureNoise"):
-            finish(sample(ideal, x, schedule, 5, **how))
+        with pytest.raises(ValueError, match="PerSampleNoise"):
+            run(sample(ideal, x, schedule, 5, **how))
         for count in (1, 3):   # one noise for all would pass unnoticed
             with pytest.raises(ValueError, match="there are 4"):
-                finish(sample(ideal, x, schedule, 5, noise=PictureNoise(0, count), **how))
+                run(sample(ideal, x, schedule, 5, noise=PerSampleNoise(0, count), **how))
     for strength in (0.0, -0.5, 1.01, math.nan):
         with pytest.raises(ValueError, match="strength"):
-            img2img(ideal, x, schedule, strength, PictureNoise(0, 4))
+            img2img(ideal, x, schedule, strength, PerSampleNoise(0, 4))

@@ -1,5 +1,6 @@
 """Noise schedules: their two ends, their formulas, and what they refuse."""
 
+import copy
 import dataclasses
 import math
 
@@ -37,7 +38,7 @@ def test_from_the_picture_to_noise(name, T):
     assert s.alpha_bar.shape == (T + 1,)
     assert s.alpha_bar[0] == 1
     assert (s.alpha_bar[1:] < s.alpha_bar[:-1]).all()
-    # At t = T at most a thousandth of the picture's variance is left, whatever T.
+    # At t = T at most a thousandth of the picture's variance is left, for every T.
     assert 0 < s.alpha_bar[-1] <= 1.001e-3
     assert s.beta[0] == 0
     assert ((s.beta[1:] > 0) & (s.beta[1:] <= 0.999 + 1e-12)).all()
@@ -91,7 +92,7 @@ def test_sigmoid_follows_its_formula(t):
     assert sigmoid(1000).alpha_bar[500].item() == pytest.approx(0.5, abs=1e-12)   # it is symmetric
 
 
-def test_constant_takes_the_same_share_at_every_step():
+def test_constant_has_the_same_beta_at_every_step():
     s = constant(1000)
     torch.testing.assert_close(s.beta[1:], s.beta[1].expand(1000), rtol=1e-9, atol=0)
     assert s.alpha_bar[1000].item() == pytest.approx(4e-5, rel=1e-9)
@@ -106,23 +107,23 @@ def test_linear_ends_in_noise_for_every_T_only_when_it_is_rescaled(T):
         assert linear(T, rescale=False).alpha_bar[-1].sqrt() > 0.1
 
 
-def test_a_rescaled_linear_schedule_keeps_its_course():
+def test_a_rescaled_linear_schedule_follows_the_long_one():
     long, short = linear(1000).alpha_bar, linear(200).alpha_bar
     assert (long[::5] - short).abs().max() < 0.01
     assert (long[::5] - linear(200, rescale=False).alpha_bar).abs().max() > 0.3
 
 
 @pytest.mark.parametrize("name", ["cosine", "sigmoid", "constant"])
-def test_the_course_over_t_by_T_does_not_depend_on_T(name):
+def test_alpha_bar_as_a_function_of_t_over_T_does_not_depend_on_T(name):
     long, short = make_schedule(name, 1000).alpha_bar, make_schedule(name, 100).alpha_bar
     torch.testing.assert_close(long[::10][:-1], short[:-1], rtol=1e-9, atol=0)
 
 
-def test_from_betas_gives_the_schedule_back_and_cuts_at_0_999():
+def test_from_betas_gives_the_schedule_back_and_clamps_at_0_999():
     s = linear(37)
     torch.testing.assert_close(from_betas("again", s.beta[1:]).alpha_bar, s.alpha_bar, rtol=1e-12, atol=0)
-    cut = from_betas("all at once", [0.5, 1.0])
-    assert cut.alpha_bar.tolist() == pytest.approx([1, 0.5, 0.0005], rel=1e-12)
+    clamped = from_betas("all at once", [0.5, 1.0])
+    assert clamped.alpha_bar.tolist() == pytest.approx([1, 0.5, 0.0005], rel=1e-12)
 
 
 def test_bad_input_is_refused_in_words():
@@ -137,11 +138,27 @@ def test_bad_input_is_refused_in_words():
             from_betas("bad", beta)
     one = torch.ones(1, dtype=torch.float64)
     for alpha_bar in ([0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.5, 0.6], [1.0, 0.0], [1.0, -0.1], [1.0, math.nan]):
-        with pytest.raises(ValueError, match="begin with exactly 1, fall at every step"):
+        with pytest.raises(ValueError, match="begin with exactly 1, decrease at every step"):
             Schedule("bad", torch.tensor(alpha_bar, dtype=torch.float64))
     for alpha_bar in (one, one[0], torch.tensor([1.0, 0.5])):
         with pytest.raises(ValueError, match="float64 vector"):
             Schedule("bad", alpha_bar)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_table_holds_the_three_factors_rounded_once_and_is_made_once(name, dtype):
+    s = make_schedule(name, 50)
+    table = s.table(torch.device("cpu"), dtype)
+    assert table.dtype == dtype
+    for t in (0, 1, 25, 50):
+        ab, before = s.alpha_bar[t].item(), s.alpha_bar[max(t - 1, 0)].item()
+        exact = torch.tensor([math.sqrt(ab), math.sqrt(1 - ab), 1 - ab / before], dtype=torch.float64)
+        assert torch.equal(table[:, t], exact.to(dtype))
+        assert s.floats[t] == ab
+    assert s.table(torch.device("cpu"), dtype) is table
+    assert s.table(torch.device("cpu"), torch.bfloat16) is not table
+    assert copy.deepcopy(s).table(torch.device("cpu"), dtype) is not table     # a copy shares nothing
 
 
 def test_a_schedule_cannot_be_changed_but_compared():

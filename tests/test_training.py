@@ -19,12 +19,14 @@ from diffusion_lessons import samplers, training
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.guidance import CFGDenoiser
+from diffusion_lessons.models.classifiers import Classifier
 from diffusion_lessons.models.unet import time_embedding
 from diffusion_lessons.runtime import atomic_write
 from diffusion_lessons.samplers import PerSampleNoise, sample
 from diffusion_lessons.schedules import make_schedule
 from diffusion_lessons.training import Trainer, load_checkpoint, run, save_checkpoint
 from diffusion_lessons.training.base import lr_factor
+from diffusion_lessons.training.classifier import ClassifierTrainer, fresh_critters, shifted_digits
 
 
 def everything(run):
@@ -305,12 +307,19 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
 
 
 class Reads(TorchDispatchMode):
-    """Counts the numbers that leave a tensor for Python (item, bool, float): each makes a GPU wait."""
+    """Counts the numbers that leave a tensor for Python (item, bool, float): each makes a GPU wait.
 
-    count = 0
+    AdamW's own counters do not count: they lie on the CPU, on a GPU's machine too.
+    """
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.counters = {state["step"].data_ptr() for state in optimizer.state.values()}
+        self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += args[0].data_ptr() not in self.counters
         return function(*args, **(kwargs or {}))
 
 
@@ -318,10 +327,10 @@ def test_a_step_reads_nothing_from_the_device_until_its_time():
     t = trainer(40)
     t.read_every = 10    # as on a GPU
     t.train_step()
-    with Reads() as reads:
+    with Reads(t.optimizer) as reads:
         steps = [t.train_step() for _ in range(8)]
     assert reads.count == 0
-    with Reads() as reads:
+    with Reads(t.optimizer) as reads:
         assert steps[-1].loss > 0
     assert reads.count == 1
 
@@ -605,6 +614,59 @@ def test_pictures_and_labels_that_do_not_fit_are_refused():
         Trainer(denoiser(classes=None), x, y, steps=1)
     with pytest.raises(ValueError, match="weighting"):
         next(iter(trainer(1, weighting="snr")))
+
+
+# ---- classifiers
+
+
+def classifier_trainer(steps=16, classes=2, **settings):
+    x, y = pictures(size=28)
+    torch.manual_seed(0)
+    return ClassifierTrainer(Classifier(classes=classes, width=8), shifted_digits(x, y, batch=8), steps=steps,
+                             **settings)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_a_resumed_classifier_is_the_uninterrupted_one_bit_for_bit(schedule, tmp_path):
+    whole, first = (classifier_trainer(lr_schedule=schedule) for _ in range(2))
+    run(whole)
+    for step in first:
+        if step.step == 7:
+            break
+    save_checkpoint(tmp_path / "run.pt", first)
+    second = classifier_trainer(lr_schedule=schedule)
+    run(second, tmp_path / "run.pt")
+    assert same(everything(second.state_dict()), everything(whole.state_dict()))
+    ema = whole.ema.state_dict()    # no averaging, and batch norm's statistics come along
+    assert all(torch.equal(ema[name], trained) for name, trained in whole.classifier.state_dict().items())
+    assert not whole.ema.training
+
+
+def test_a_classifier_learns():
+    trained = run(classifier_trainer(steps=60, lr=1e-2))
+    x, y = pictures(size=28)
+    assert (trained(to_float(x)).argmax(1) == y).float().mean() > 0.95
+
+
+def test_digits_are_shifted_by_up_to_two_pixels():
+    x = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    x[..., 14, 14] = 255
+    batch = shifted_digits(x, torch.tensor([3]), batch=2)
+    shifts = set()
+    for k in range(300):
+        pictures_, labels = batch(k, torch.Generator().manual_seed(k))
+        assert labels.tolist() == [3, 3]
+        shifts.add(tuple((pictures_[0, 0] > 0).nonzero()[0].tolist()))
+    assert shifts == {(row, column) for row in range(12, 17) for column in range(12, 17)}
+
+
+def test_critters_are_fresh_and_a_resumed_run_sees_the_same():
+    batches = fresh_critters(seed=5, batch=4, every=3)
+    x = [batches(k, torch.Generator().manual_seed(k)) for k in range(6)]
+    assert len({pictures_.sum().item() for pictures_, _ in x}) == 6
+    again = fresh_critters(seed=5, batch=4, every=3)(4, torch.Generator().manual_seed(4))    # within a block
+    assert torch.equal(again[0], x[4][0])
+    assert torch.equal(again[1], x[4][1])
 
 
 # ---- files that are whole or not there

@@ -1,4 +1,4 @@
-"""The U-Net and the denoiser around it: what it is told, what it depends on, how its errors are weighed."""
+"""The U-Net and the denoiser around it: conditioning, what the output depends on, how errors are weighted."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_lessons.denoiser import Denoiser, StepDenoiser
-from diffusion_lessons.forward import add_noise, add_one_step, velocity
+from diffusion_lessons.denoiser import Denoiser, OneStepDenoiser
+from diffusion_lessons.forward import add_noise, forward_step, velocity
 from diffusion_lessons.models.unet import Attention, UNet, time_embedding
 from diffusion_lessons.schedules import SCHEDULES, make_schedule
 
@@ -96,7 +96,7 @@ def test_the_time_embedding_is_its_formula_and_the_same_for_every_T():
 
 
 def unet(seed=0, **settings):
-    """A small network without the zeros it begins with, so that everything in it has a say."""
+    """A small network without the zeros of its initialisation, so that every part affects the output."""
     torch.manual_seed(seed)
     net = UNet(**{"channels": (16, 32), "blocks": 1, "classes": 3, **settings})
     with torch.no_grad():
@@ -120,14 +120,14 @@ def differ(a, b):
 
 
 @torch.no_grad()
-def test_the_network_hears_the_time(x):
+def test_the_output_depends_on_the_time(x):
     net = unet()
     assert differ(net(x, T1), net(x, T1 + 1)).min() > 1e-4   # one step later already
     assert differ(net(x, T1), net(x, T1 + 500)).min() > 1e-2
 
 
 @torch.no_grad()
-def test_the_network_hears_the_label_and_its_absence(x):
+def test_the_output_depends_on_the_label_and_on_its_absence(x):
     net = unet()
     says = [net(x, T1, torch.full((4,), y)) for y in range(3)] + [net(x, T1)]
     for i in range(4):
@@ -137,11 +137,11 @@ def test_the_network_hears_the_label_and_its_absence(x):
 
 
 @torch.no_grad()
-def test_told_t_false_is_the_same_network_deaf_to_the_time(x):
-    told, deaf = unet(), unet(told_t=False)
-    assert torch.equal(deaf(x, T1, Y), deaf(x, T1 + 700, Y))
-    assert differ(deaf(x, T1, Y), deaf(x, T1, Y.flip(0) + 1)).max() > 1e-2   # not deaf to the label
-    assert sum(p.numel() for p in told.parameters()) == sum(p.numel() for p in deaf.parameters())
+def test_time_conditioned_false_is_the_same_network_without_the_time(x):
+    with_t, without_t = unet(), unet(time_conditioned=False)
+    assert torch.equal(without_t(x, T1, Y), without_t(x, T1 + 700, Y))
+    assert differ(without_t(x, T1, Y), without_t(x, T1, Y.flip(0) + 1)).max() > 1e-2   # but it does depend on the label
+    assert sum(p.numel() for p in with_t.parameters()) == sum(p.numel() for p in without_t.parameters())
 
 
 @torch.no_grad()
@@ -161,16 +161,14 @@ def test_every_parameter_is_used(x):
     for name, p in net.named_parameters():
         assert p.grad is not None, name
         assert p.grad.abs().max() > 1e-6, name
-    assert net.label.weight.grad.abs().amax(1).min() > 1e-6   # each label's row, that of "no label" too
+    assert net.class_embedding.weight.grad.abs().amax(1).min() > 1e-6   # each label's row, including that of "no label"
 
 
 @torch.no_grad()
-def test_the_bridges_carry_the_details(x):
-    """With everything below the first map silenced, the input still reaches the output."""
+def test_skip_connections_carry_the_details(x):
+    """With everything below the first level set to zero, the input still reaches the output."""
     net = unet()
-    for block in net.down[1:]:
-        block.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
-    for block in net.middle:
+    for block in [*net.down_blocks[1:], *net.mid_block]:
         block.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
     assert differ(net(x, T1), net(x.flip(-1), T1)).min() > 1e-2
 
@@ -192,7 +190,7 @@ def test_attention_is_its_formula(g):
 
 
 @torch.no_grad()
-def test_attention_lets_every_place_see_every_other(g):
+def test_each_position_attends_to_all_others(g):
     torch.manual_seed(0)
     layer = Attention(32)
     layer.to_out.weight.normal_(std=0.2)
@@ -202,7 +200,7 @@ def test_attention_lets_every_place_see_every_other(g):
     def shuffle(a):
         return a.flatten(2)[..., shuffled].reshape(a.shape)
 
-    # no place is special
+    # no position is special
     torch.testing.assert_close(layer(shuffle(x)), shuffle(layer(x)), rtol=0, atol=1e-5)
     other = x.clone()
     other[..., 3, 3] = -x[..., 3, 3]
@@ -227,6 +225,25 @@ def test_the_network_refuses_bad_input_in_words(x):
         unet(classes=None)(x, T1, Y)
     with pytest.raises(ValueError, match="divisible by 4"):
         unet()(x[..., :6], T1, Y)
+    with pytest.raises(ValueError, match="4 pictures but 3 conditions"):
+        unet()(x, T1, Y[:3])
+    with pytest.raises(ValueError, match="unconditional"):
+        unet(classes=None).null_condition(4)
+    with pytest.raises(ValueError, match="without a text encoder"):
+        unet().encode_text(torch.ones(4, 8, dtype=torch.int64))
+
+
+@torch.no_grad()
+def test_labels_their_condition_and_the_null_condition_are_interchangeable(x):
+    net, rows = unet(), torch.tensor([True, False, True, False])
+    condition, null = net.encode_labels(Y), net.null_condition(4)
+    assert torch.equal(net(x, T1, condition), net(x, T1, Y))
+    assert torch.equal(net(x, T1, null), net(x, T1))
+    mixed = condition.where(rows, null)
+    expected = torch.where(rows[:, None, None, None], net(x, T1, Y), net(x, T1))
+    torch.testing.assert_close(net(x, T1, mixed), expected, rtol=0, atol=1e-5)
+    assert torch.equal(net(x, T1, mixed), net(x, T1, torch.where(rows, Y, net.null_y)))    # as training hides labels
+    assert unet(classes=None).null_y is None
 
 
 # ---- the denoiser
@@ -243,22 +260,22 @@ class Says(torch.nn.Module):
         return self.output
 
 
-@given(name=st.sampled_from(tuple(SCHEDULES)), target=st.sampled_from(["eps", "x0", "v"]),
+@given(name=st.sampled_from(tuple(SCHEDULES)), prediction_type=st.sampled_from(["eps", "x0", "v"]),
        weighting=st.sampled_from(["eps", "x0", "v"]), seed=st.integers(0, 10**6))
-def test_the_loss_counts_the_error_that_the_weighting_names(name, target, weighting, seed):
-    """Whatever the network puts out, the loss is the squared error of what `weighting` names, unless cut."""
+def test_the_loss_is_the_error_that_the_weighting_names(name, prediction_type, weighting, seed):
+    """Whatever the network outputs, the loss is the squared error of what `weighting` names, unless clamped."""
     s, g = make_schedule(name, 1000), torch.Generator().manual_seed(seed)
     x0, eps, wrong = torch.randn(3, 16, 1, 2, 2, generator=g, dtype=torch.float64)
     t = torch.randint(1, 1001, (16,), generator=g)
     x_t = add_noise(x0, t, eps, s)
     truth = {"eps": eps, "x0": x0, "v": velocity(x0, eps, t, s)}
-    denoiser = Denoiser(Says(truth[target] + wrong), s, target)
-    loss = denoiser.loss(x0, x_t, t, eps, weighting=weighting)
+    denoiser = Denoiser(Says(truth[prediction_type] + wrong), s, prediction_type)
+    loss = denoiser.loss(x0, t, eps, weighting=weighting)
     assert loss.shape == (16,)
 
     ab = s.alpha_bar[t]
     in_v = {"eps": 1 / ab, "x0": 1 / (1 - ab), "v": torch.ones_like(ab)}     # a squared error of 1, in v
-    factor = in_v[target] / in_v[weighting]
+    factor = in_v[prediction_type] / in_v[weighting]
     error = wrong.square().mean((1, 2, 3))
     torch.testing.assert_close(loss, error * factor.clamp(max=100), rtol=1e-5, atol=0)
 
@@ -269,14 +286,14 @@ def test_the_loss_counts_the_error_that_the_weighting_names(name, target, weight
     torch.testing.assert_close(loss[whole], missed[whole], rtol=1e-3, atol=0)
 
 
-def test_the_cut_at_100_is_reached_where_it_should_be():
+def test_the_factor_is_clamped_at_100_where_it_should_be():
     s = make_schedule("linear", 1000)
     x0, eps = torch.zeros(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
     t = torch.tensor([1, 500, 1000])
     snr = (s.alpha_bar[t] / (1 - s.alpha_bar[t])).tolist()
-    loss = Denoiser(Says(torch.ones(3, 1, 2, 2)), s, "x0").loss(x0, x0, t, eps, weighting="eps")
+    loss = Denoiser(Says(torch.ones(3, 1, 2, 2)), s, "x0").loss(x0, t, eps, weighting="eps")
     assert loss.tolist() == pytest.approx([100, snr[1], snr[2]], rel=1e-4)
-    loss = Denoiser(Says(torch.ones(3, 1, 2, 2)), s, "eps").loss(x0, x0, t, eps, weighting="x0")
+    loss = Denoiser(Says(torch.ones(3, 1, 2, 2)), s, "eps").loss(x0, t, eps, weighting="x0")
     assert loss.tolist() == pytest.approx([1 / snr[0], 1 / snr[1], 100], rel=1e-4)
 
 
@@ -285,24 +302,24 @@ def test_a_perfect_network_has_no_loss_and_gives_the_picture_back(g):
     x0, eps = torch.randn(2, 5, 1, 2, 2, generator=g)
     t = torch.tensor([1, 10, 500, 990, 1000])
     x_t = add_noise(x0, t, eps, s)
-    for target, output in (("eps", eps), ("x0", x0), ("v", velocity(x0, eps, t, s))):
-        denoiser = Denoiser(Says(output), s, target)
+    for prediction_type, output in (("eps", eps), ("x0", x0), ("v", velocity(x0, eps, t, s))):
+        denoiser = Denoiser(Says(output), s, prediction_type)
         for weighting in ("eps", "x0", "v"):
-            assert denoiser.loss(x0, x_t, t, eps, weighting=weighting).max() < 1e-8
+            assert denoiser.loss(x0, t, eps, weighting=weighting).max() < 1e-8
         hat = denoiser(x_t, t)
         torch.testing.assert_close(hat.eps, eps, rtol=0, atol=1e-3)
         torch.testing.assert_close(hat.x0, x0, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("target", ["v", "x0"])
-def test_under_autocast_to_bf16_the_prediction_is_float32_and_finite_at_every_t(target, x):
+@pytest.mark.parametrize("prediction_type", ["v", "x0"])
+def test_under_autocast_to_bf16_the_prediction_is_float32_and_finite_at_every_t(prediction_type, x):
     net, s = unet(), make_schedule("cosine", 1000)
-    denoiser, t = Denoiser(net, s, target), torch.tensor([1, 500, 999, 1000])
+    denoiser, t = Denoiser(net, s, prediction_type), torch.tensor([1, 500, 999, 1000])
     plain = denoiser(x, t, Y)
     with torch.autocast("cpu", torch.bfloat16):
         assert net(x, t, Y).dtype == torch.bfloat16
         hat = denoiser(x, t, Y)
-        loss = denoiser.loss(x, x, t, x, Y)
+        loss = denoiser.loss(x, t, x, Y)
     for part in hat:
         assert part.dtype == torch.float32
         assert part.isfinite().all()
@@ -312,24 +329,83 @@ def test_under_autocast_to_bf16_the_prediction_is_float32_and_finite_at_every_t(
     assert loss.isfinite().all()
 
 
-def test_unknown_targets_and_weightings_list_the_known(x):
+def test_unknown_prediction_types_and_weightings_list_the_known(x):
     s = make_schedule("linear", 1000)
     with pytest.raises(ValueError, match="eps, x0, v"):
-        Denoiser(unet(), s, target="score")
+        Denoiser(unet(), s, prediction_type="score")
     with pytest.raises(ValueError, match="eps, x0, v"):
-        Denoiser(unet(), s).loss(x, x, T1, x, weighting="snr")
+        Denoiser(unet(), s).loss(x, T1, x, weighting="snr")
+
+
+class Wrapper(torch.nn.Module):
+    """Like DistributedDataParallel: calls what it wraps, and lets nothing else of it be reached."""
+
+    def __init__(self, wrapped):
+        super().__init__()
+        self.module, self.calls = wrapped, 0
+
+    def forward(self, *args):
+        self.calls += 1
+        return self.module(*args)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of one process, for DistributedDataParallel."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def train_wrapped(wrap, kind, x):
+    """Three steps, one picture without label or tokens.  -> losses, weights, how often the network ran, the model"""
+    text = dict(vocab_size=12, length=8, width=16, layers=1, heads=2)
+    torch.manual_seed(0)
+    net = unet(text=text, classes=None) if kind is Denoiser else unet()
+    denoiser = kind(net, make_schedule("linear", 1000))
+    y = torch.tensor([[1, 3, 4, 2, 0, 0, 0, 0]] * 4) if kind is Denoiser else Y
+    y = torch.where(torch.tensor([0, 0, 1, 0]).bool().reshape(-1, *[1] * (y.ndim - 1)), denoiser.net.null_y, y)
+    model, inner, losses = wrap(denoiser), [], []
+    denoiser.net.register_forward_hook(lambda *_: inner.append(1))
+    optimizer, g = torch.optim.SGD(denoiser.parameters(), lr=0.1), torch.Generator().manual_seed(1)
+    for _ in range(3):
+        eps = torch.randn(x.shape, generator=g)
+        loss = denoiser.loss(x, torch.randint(1, 1001, (4,), generator=g), eps, y, generator=g, model=model).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, denoiser.state_dict(), len(inner), model
+
+
+@pytest.mark.parametrize("how, kind", [
+    ("wrapper", Denoiser), ("wrapper", OneStepDenoiser), ("ddp", Denoiser), ("ddp", OneStepDenoiser),
+    pytest.param("compile", Denoiser, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_wrapped_denoiser_trains_as_the_plain_one_through_its_forward(how, kind, x, process_group):
+    """With text and with labels, whose embeddings get their gradients through the wrapper as well."""
+    wrap = {"wrapper": Wrapper, "ddp": torch.nn.parallel.DistributedDataParallel,
+            "compile": lambda denoiser: torch.compile(denoiser, backend="eager", fullgraph=True)}[how]
+    losses, weights, inner, _ = train_wrapped(lambda denoiser: None, kind, x)
+    again, others, calls, model = train_wrapped(wrap, kind, x)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert losses[2] != losses[0]
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-4, atol=1e-6)
+    if how == "wrapper":
+        assert calls == inner == model.calls == 3     # once a step through the wrapper, and never past it
 
 
 # ---- the denoiser of one step
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_noise_of_one_step_is_read_as_all_the_noise(name, g):
+def test_the_noise_of_one_step_becomes_a_prediction_of_all_the_noise(name, g):
     s = make_schedule(name, 100)
     x0, eps = torch.randn(2, 4, 1, 2, 2, generator=g, dtype=torch.float64)
     t = torch.tensor([1, 30, 60, 90])
     x_t = add_noise(x0, t, eps, s)
-    step = StepDenoiser(Says(eps), s, "eps")
+    step = OneStepDenoiser(Says(eps), s, "eps")
     hat = step(x_t, t)
     share = (s.beta[t] / (1 - s.alpha_bar[t])).sqrt().reshape(-1, 1, 1, 1)
     torch.testing.assert_close(step.step_noise(x_t, t), share * eps, rtol=0, atol=1e-5)
@@ -337,24 +413,24 @@ def test_the_noise_of_one_step_is_read_as_all_the_noise(name, g):
     torch.testing.assert_close(hat.x0, x0, rtol=0, atol=1e-3)
 
 
-def test_one_step_back_undoes_one_step(g):
+def test_a_reverse_step_undoes_a_forward_step(g):
     s = make_schedule("linear", 100)
     x, e = torch.randn(2, 3, 1, 2, 2, generator=g)
     for t in (1, 50, 100):
-        x_t = add_one_step(x, t, e, s)
+        x_t = forward_step(x, t, e, s)
         share = (s.beta[t] / (1 - s.alpha_bar[t])).sqrt().float()
-        back = StepDenoiser(Says(e / share), s, "eps").one_step_back(x_t, torch.full((3,), t))
+        back = OneStepDenoiser(Says(e / share), s, "eps").reverse_step(x_t, torch.full((3,), t))
         torch.testing.assert_close(back, x, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("T", [100, 400, 1000])
-def test_the_loss_of_one_step_has_the_chance_in_it_that_nobody_can_guess(name, T, g):
+def test_the_loss_of_one_step_contains_the_chance_that_nobody_can_predict(name, T, g):
     """1 - k^2 at each t; none at t = 1, where the last step is all the noise. Tolerance: 4.5 standard errors."""
     s, n = make_schedule(name, T), 6000
     for t in (1, 2, T // 2, T):
         x0, eps = torch.randn(2, 4, 1, 1, n, generator=g)
         at = torch.full((4,), t)
-        loss = StepDenoiser(Says(eps), s, "eps").loss(x0, add_noise(x0, at, eps, s), at, eps)
+        loss = OneStepDenoiser(Says(eps), s, "eps").loss(x0, at, eps, generator=g)
         left = 1 - (s.beta[t] / (1 - s.alpha_bar[t])).item()
         assert (loss - left).abs().max() <= 4.5 * math.sqrt(2 / n) * left + 1e-6

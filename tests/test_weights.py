@@ -1,6 +1,7 @@
-"""Weights and their cards: nothing is loaded that is not what its card says."""
+"""Weights and their cards: nothing is loaded that does not match its card."""
 
 import json
+import shutil
 from pathlib import Path
 
 import killable_run
@@ -8,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffusion_lessons import weights
-from diffusion_lessons.denoiser import Denoiser, StepDenoiser
+from diffusion_lessons import generate, weights
+from diffusion_lessons.denoiser import Denoiser, OneStepDenoiser
 from diffusion_lessons.evaluation import metrics
-from diffusion_lessons.models.classifiers import Classifier
+from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.models.gan import DigitGenerator
 from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.samplers import SamplerSettings
 from diffusion_lessons.schedules import constant, from_betas, linear, make_schedule
 from diffusion_lessons.training import recipes
 
@@ -50,7 +52,7 @@ def test_float16_halves_the_file_and_loads_as_float32(tmp_path, g):
     assert loaded["n"].item() == 2**40   # whole numbers stay whole
 
 
-def test_a_damaged_file_is_refused_and_left_alone(saved):
+def test_a_damaged_file_is_refused_and_left_unchanged(saved):
     path, _ = saved
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -68,7 +70,7 @@ def test_a_damaged_file_is_refused_and_left_alone(saved):
 def test_another_file_under_the_name_is_refused(saved, tmp_path):
     path, tensors = saved
     save_file({"a": tensors["a"] + 1}, path)
-    with pytest.raises(ValueError, match="not the file its card describes"):
+    with pytest.raises(ValueError, match="does not match its card"):
         weights.load(path)
 
 
@@ -88,7 +90,7 @@ def test_a_missing_or_broken_card_is_refused(saved):
 
 
 def test_unknown_names_list_the_known(tmp_path):
-    for load in (weights.load, weights.load_denoiser, weights.load_classifier):
+    for load in (weights.load, weights.card, weights.load_model):
         with pytest.raises(ValueError, match="no weights 'digit'") as caught:
             load("digit")
         assert all(name in str(caught.value) for name in weights.available())
@@ -104,15 +106,15 @@ def test_a_card_that_cannot_be_written_spoils_nothing(saved):
     assert len(list(path.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize("kind", [Denoiser, StepDenoiser])
-@pytest.mark.parametrize("target, settings", [("v", {}), ("eps", {"told_t": False}), ("x0", {"blocks": 2})])
+@pytest.mark.parametrize("kind", [Denoiser, OneStepDenoiser])
+@pytest.mark.parametrize("target, settings", [("v", {}), ("eps", {"time_conditioned": False}), ("x0", {"blocks": 2})])
 def test_a_loaded_denoiser_says_the_same(kind, target, settings, tmp_path, g):
     net = killable_run.denoiser(**settings).net
     for p in net.parameters():
         p.data.normal_(std=0.1)   # also where a fresh network is zero
     denoiser = kind(net, make_schedule("sigmoid", 50), target).eval()
     weights.save(tmp_path / "mine", denoiser.state_dict(), weights.denoiser_card(denoiser, steps=0))
-    again = weights.load_denoiser(tmp_path / "mine.safetensors")
+    again = weights.load_model(tmp_path / "mine.safetensors")
     assert type(again) is kind
     assert not again.training
     assert not any(p.requires_grad for p in again.parameters())
@@ -135,13 +137,13 @@ def test_a_schedule_that_the_card_could_not_rebuild_is_refused():
 
 def test_a_loaded_classifier_says_the_same(tmp_path, g):
     torch.manual_seed(0)
-    judge, x = Classifier(classes=4, width=16), torch.randn(8, 1, 28, 28, generator=g)
-    judge(3 * x + 1)   # its running means move
-    judge.eval()
-    card = {"network": judge.config}
-    weights.save(tmp_path / "judge", judge.state_dict(), card)
-    again = weights.load_classifier(tmp_path / "judge.safetensors")
-    assert torch.equal(again(x), judge(x))
+    classifier, x = Classifier(classes=4, width=16), torch.randn(8, 1, 28, 28, generator=g)
+    classifier(3 * x + 1)   # its running means move
+    classifier.eval()
+    card = {"kind": "classifier", "network": classifier.config}
+    weights.save(tmp_path / "mine", classifier.state_dict(), card)
+    again = weights.load_model(tmp_path / "mine.safetensors")
+    assert torch.equal(again(x), classifier(x))
     torch.testing.assert_close(again.head(again.features(x)), again(x))
     torch.testing.assert_close(again(x[:1]), again(x)[:1], rtol=1e-4, atol=1e-5)   # no help from its neighbours
 
@@ -151,20 +153,66 @@ def test_a_loaded_generator_says_the_same(tmp_path, g):
     generator = DigitGenerator(latent=12, width=8)
     card = {"kind": "generator", "network": generator.config}
     weights.save(tmp_path / "mine.safetensors", generator.state_dict(), card)
-    again, z = weights.load_generator(str(tmp_path / "mine.safetensors")), torch.randn(4, 12, generator=g)
+    again, z = weights.load_model(str(tmp_path / "mine.safetensors")), torch.randn(4, 12, generator=g)
     torch.testing.assert_close(again(z), generator(z))
     assert again.latent == 12
-    with pytest.raises(ValueError, match="not a generator"):
-        weights.load_generator("digits_judge")
     assert not again.training
     assert not any(p.requires_grad for p in again.parameters())
+
+
+KINDS = {"digits": Denoiser, "ablation_the_step_alone": OneStepDenoiser, "digits_classifier": Classifier,
+         "critters_classifier": AttributeClassifier, "critters_second": AttributeClassifier,
+         "gan_healthy": DigitGenerator, "stability_gan": DigitGenerator}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_load_model_builds_the_class_that_the_card_names(name):
+    tensors, card = weights.load(name)
+    model = weights.load_model(name)
+    assert type(model) is KINDS[name]
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    state = model.state_dict()
+    assert state.keys() == tensors.keys()
+    assert all(torch.equal(state[key], tensors[key]) for key in tensors)
+
+
+def test_load_model_refuses_what_is_no_network(tmp_path):
+    with pytest.raises(ValueError, match=r"'digits_real' holds features, not a network: read it with weights\.load"):
+        weights.load_model("digits_real")
+    weights.save(tmp_path / "mine", {"a": torch.zeros(1)}, {"network": {}})
+    with pytest.raises(ValueError, match="has no 'kind'"):
+        weights.load_model(tmp_path / "mine.safetensors")
+    weights.save(tmp_path / "mine", {"a": torch.zeros(1)}, {"kind": "generator"})
+    with pytest.raises(ValueError, match="has no 'network'"):
+        weights.load_model(tmp_path / "mine.safetensors")
+
+
+def test_generate_hashes_the_weights_once(monkeypatch):
+    hashed, sha256 = [], weights.sha256
+    monkeypatch.setattr(weights, "sha256", lambda path: (hashed.append(path.stem), sha256(path))[1])
+    generate("7", steps=1, count=1)
+    assert hashed == ["digits"]
+
+
+def test_a_damaged_file_makes_no_pictures(tmp_path):
+    """The card is read before the weights are verified, but nothing is sampled from weights that are not."""
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(weights.FOLDER / f"digits{suffix}", tmp_path)
+    path = tmp_path / "digits.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert weights.card(path)["labels"][7] == "7"
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        generate("7", model=path, steps=1, count=1)
 
 
 # ---- what ships
 
 
 def test_the_courses_weights_are_there():
-    assert {"digits", "digits_judge", "digits_real"} <= set(weights.available())
+    assert {"digits", "digits_classifier", "digits_real"} <= set(weights.available())
     assert {p.stem for p in weights.FOLDER.glob("*.json")} >= set(weights.available())
 
 
@@ -193,7 +241,7 @@ DENOISERS = [name for name in weights.available() if kind(name) == "denoiser" an
 @pytest.mark.parametrize("name", DENOISERS)
 def test_shipped_denoisers_are_ready_and_have_learned(name, g):
     """On a lone smooth blob, hardly noised, each must find the noise far better than by guessing 0."""
-    card, denoiser = weights.load(name)[1], weights.load_denoiser(name)
+    card, denoiser = weights.load(name)[1], weights.load_model(name)
     channels, height, width = card.get("picture", [1, 28, 28])
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     blob = (2 * torch.exp(-8 * (x**2 + y**2)) - 1).expand(4, channels, height, width)
@@ -207,13 +255,13 @@ def test_shipped_denoisers_are_ready_and_have_learned(name, g):
         assert all(part.isfinite().all() for part in denoiser(eps, torch.full((4,), at)))
 
 
-def test_the_shipped_digits_are_read_as_they_were_asked_for():
-    """50 pictures in 20 steps, judged by the shipped judge."""
+def test_the_shipped_digits_are_classified_as_their_labels():
+    """50 pictures in 20 steps, classified by the shipped classifier."""
     y = torch.arange(50) % 10
-    x = text_to_image.draw(weights.load_denoiser("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], steps=20)
-    judge = weights.load_classifier()
-    assert metrics.accuracy(judge, x, y) >= 0.94
-    assert metrics.accuracy(judge, x[torch.randperm(50, generator=torch.Generator().manual_seed(0))], y) < 0.5
+    x = text_to_image.sample_images(weights.load_model("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], sampler=SamplerSettings(steps=20))
+    classifier = weights.load_model("digits_classifier")
+    assert metrics.accuracy(classifier, x, y) >= 0.94
+    assert metrics.accuracy(classifier, x[torch.randperm(50, generator=torch.Generator().manual_seed(0))], y) < 0.5
 
 
 def test_the_card_of_the_real_features_says_what_they_give():
@@ -233,16 +281,16 @@ def test_the_digits_reach_the_courses_mark():
 
 
 def test_the_shipped_generators_are_as_healthy_and_as_ill_as_the_lesson_says():
-    judge, z = weights.load_classifier(), torch.randn(1000, 64, generator=torch.Generator().manual_seed(7))
+    classifier, z = weights.load_model("digits_classifier"), torch.randn(1000, 64, generator=torch.Generator().manual_seed(7))
     names = ("gan_healthy", "gan_collapsed", "gan_no_noise")
-    healthy, collapsed, without = (weights.load_generator(name) for name in names)
-    shares = metrics.class_shares(judge, healthy(z))
+    healthy, collapsed, without = (weights.load_model(name) for name in names)
+    shares = metrics.class_shares(classifier, healthy(z))
     assert shares.min() > 0.02
     assert shares.max() < 0.25
-    assert metrics.class_shares(judge, collapsed(z[:, :collapsed.latent])).max() > 0.5
-    assert metrics.variety(without(0 * z[:50])) < 1e-6
+    assert metrics.class_shares(classifier, collapsed(z[:, :collapsed.latent])).max() > 0.5
+    assert metrics.mean_pairwise_distance(without(0 * z[:50])) < 1e-6
     real = weights.load("digits_real")[0]["test"]
-    distance = [metrics.frechet_distance(metrics.features(judge, x), real)
+    distance = [metrics.frechet_distance(metrics.features(classifier, x), real)
                 for x in (healthy(z), collapsed(z[:, :collapsed.latent]))]
     assert distance[0] < 0.7 < 5 < distance[1]
 
@@ -265,13 +313,13 @@ def test_a_shipped_curve_names_the_command_that_makes_it(path):
 def test_the_shipped_critters_are_the_recipes_network():
     recipe, card = recipes.RECIPES["critters"], weights.card("critters")
     assert json.loads(json.dumps(recipes.build(recipe).net.config)) == card["network"]
-    assert {name: card[name] for name in ("batch", "lr", "drop_label", "w")} == {
-        name: recipe[name] for name in ("batch", "lr", "drop_label", "w")}
+    assert {name: card[name] for name in ("batch", "lr", "cond_drop_prob", "w")} == {
+        name: getattr(recipe, name) for name in ("batch", "lr", "cond_drop_prob", "w")}
 
 
 def test_the_shipped_gans_were_made_by_the_recipes_of_today():
     for name, recipe in recipes.DIGIT_GANS.items():
-        assert weights.load(f"gan_{name}")[1]["recipe"] == recipe
+        assert recipes.GanRecipe(**weights.load(f"gan_{name}")[1]["recipe"]) == recipe
     curve = json.loads((weights.FOLDER / "curves" / "gan_ring.json").read_text())
-    assert curve["recipes"] == recipes.POINT_GANS
+    assert {name: recipes.GanRecipe(**recipe) for name, recipe in curve["recipes"].items()} == recipes.POINT_GANS
     assert [run["label"] for run in curve["runs"]] == [name for name in recipes.POINT_GANS for _ in range(5)]

@@ -5,9 +5,10 @@
     python tools/everywhere.py --only avx2-1 lowest  these alone; the other rows of the table stay as they are
     python tools/everywhere.py --only default-2 --no-table -- tests/test_gan_training.py    only these tests
 
-A processor without AVX-512 takes other kernels than one with it, and sums in another order; so does another number of
-threads. What hangs on that rounding fails here. The versions are built in .venv-everywhere (5 GB each): the lowest
-that pyproject.toml allows, Colab's, and the newest, each on a Python that is found on this machine.
+A processor without AVX-512 uses other kernels than one with it, and sums in another order; so does another number of
+threads. What depends on that rounding fails here. Kernels that this processor uses anyway are run once: without AVX-512
+"native" is "avx2". The versions are built in .venv-everywhere (5 GB each): the lowest that pyproject.toml allows,
+Colab's, and the newest, each on a Python that is found on this machine.
 """
 
 import argparse
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "reliability.md"
 ENVIRONMENTS = ROOT / ".venv-everywhere"
 BEGIN, END = "<!-- make test-everywhere writes this table -->", "<!-- end of the table -->"
-HEAD = ["setting", "processor", "Python", "torch", "passed", "failed", "minutes", "day"]
+HEAD = ["setting", "processor", "Python", "torch", "passed", "failed", "minutes", "day", "commit"]
 
 # What PyTorch itself, oneDNN and MKL may use of the processor.
 KERNELS = {
@@ -50,9 +51,23 @@ class Setting:
     environ: dict = field(default_factory=dict)
 
 
-def settings() -> list[Setting]:
-    kernels = [Setting(f"{kernel}-{threads}", environ={**variables, "OMP_NUM_THREADS": str(threads)})
-               for kernel, variables in KERNELS.items() for threads in THREADS]
+def native(capability: str | None = None) -> str:
+    """The name among KERNELS of what this processor uses when nothing is set.
+
+    capability: as torch.backends.cpu.get_cpu_capability() says it, which is asked if it is left out
+    """
+    if capability is None:
+        ask = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+        environ = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+        capability = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environ).stdout
+    return {"AVX2": "avx2", "DEFAULT": "default", "NO AVX": "default"}.get(capability.strip(), "native")
+
+
+def settings(here: str) -> list[Setting]:
+    """All settings that differ on this processor.  here: what it uses when nothing is set, see `native`"""
+    names = list(KERNELS)
+    kernels = [Setting(f"{kernel}-{threads}", environ={**KERNELS[kernel], "OMP_NUM_THREADS": str(threads)})
+               for kernel in names[: names.index(here) + 1] for threads in THREADS]
     versions = [("lowest", "3.11"), ("newest", "3.11"), ("newest", "3.12"), ("newest", "3.13"), ("colab", "3.13")]
     return kernels + [Setting(f"{which}-py{python}", python, which) for which, python in versions]
 
@@ -101,7 +116,8 @@ def build(setting: Setting) -> str:
 
 def run(setting: Setting, tests: list[str]) -> tuple[dict[str, str], list[str]]:
     """Run the tests in one setting.  -> (its row of the table, the names of what failed)"""
-    row = {"setting": setting.name, "processor": processor(), "day": datetime.date.today().isoformat()}
+    row = {"setting": setting.name, "processor": processor(), "day": datetime.date.today().isoformat(),
+           "commit": commit()}
     try:
         python = build(setting) if setting.versions else sys.executable
     except RuntimeError as error:
@@ -127,6 +143,12 @@ def counts(results: Path) -> tuple[int, list[str]]:
            if any(child.tag in ("failure", "error") for child in case)]
     skipped = sum(any(child.tag == "skipped" for child in case) for case in cases)
     return len(cases) - len(bad) - skipped, bad
+
+
+def commit(folder: Path = ROOT) -> str:
+    """The commit that is tested, with "-dirty" if the files differ from it; "" outside a repository."""
+    ask = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    return subprocess.run(ask, cwd=folder, capture_output=True, text=True).stdout.strip()
 
 
 def processor() -> str:
@@ -159,9 +181,14 @@ def main(arguments=None):
     parser.add_argument("--list", action="store_true", help="name the settings and stop")
     parser.add_argument("--no-table", action="store_true", help="leave docs/reliability.md as it is")
     args = parser.parse_args(arguments)
-    chosen = [s for s in settings() if not args.only or s.name.startswith(tuple(args.only))]
+    here = native()
+    known = settings(here)
+    if here != "native":
+        print(f"This processor's native kernels are those of {here}: they run once, under that name.")
+    only = tuple(re.sub("^native", here, name) for name in args.only or [""])
+    chosen = [s for s in known if s.name.startswith(only)]
     if not chosen:
-        parser.error(f"no setting is called {' or '.join(args.only)}; known are {' '.join(s.name for s in settings())}")
+        parser.error(f"no setting is called {' or '.join(args.only)}; known are {' '.join(s.name for s in known)}")
     if args.list:
         print(*(s.name for s in chosen), sep="\n")
         return 0

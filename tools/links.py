@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = "[Open in Colab](https://colab.research.google.com/"
 BEGIN, END = "<!-- links to Colab: make links writes them -->", "<!-- end of the links -->"
 UNSET = """\
-Upload a notebook and run its first cell: it says what to fill in. `make links REPO=owner/name` fills it in once for
-all, and writes a link to each notebook here and in it."""
+Upload a notebook and run its first cell, which tells you what to fill in. `make links REPO=owner/name` fills it in for
+good, and adds a link for each notebook, here and in the notebook itself."""
 
 
 def rewritten(root, repo=None, branch=None):

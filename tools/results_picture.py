@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from diffusion_lessons import datasets, forward, samplers, schedules, weights
 from diffusion_lessons.evaluation import prompt_following
-from diffusion_lessons.guidance import Guided
+from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.pipelines import text_to_image
-from diffusion_lessons.samplers import PictureNoise
+from diffusion_lessons.samplers import PerSampleNoise
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHOWN = (0, 5, 10, 15, 20, 30, 49)      # which of the 50 steps the film shows
@@ -23,12 +23,12 @@ SCALES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
 def results(denoiser, card, tokenizer):
-    """The loop at work; many pictures that were asked for by sentences, and by digits."""
-    guided = Guided(denoiser, tokenizer(PROMPT), card["w"])
-    steps = list(samplers.sample(guided, PictureNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
-    rows = prompt_following.some_of(prompt_following.combinations(), 40, seed=0)
-    critters = prompt_following.drawn(denoiser, tokenizer, rows, card["w"], seed=0)
-    digits = text_to_image.draw(weights.load_denoiser("digits"), torch.arange(40) // 4, (1, 28, 28),
+    """The loop at work; many pictures generated from sentences, and from digits."""
+    guided = CFGDenoiser(denoiser, tokenizer(PROMPT), card["w"])
+    steps = list(samplers.sample(guided, PerSampleNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
+    rows = prompt_following.sample_rows(prompt_following.combinations(), 40, seed=0)
+    critters = prompt_following.generate_images(denoiser, tokenizer, rows, card["w"], seed=0)
+    digits = text_to_image.sample_images(weights.load_model("digits"), torch.arange(40) // 4, (1, 28, 28),
                              w=weights.card("digits")["w"], seed=0)
 
     figure = Figure(figsize=(11, 9.4), layout="constrained", dpi=110)
@@ -51,12 +51,12 @@ def results(denoiser, card, tokenizer):
 def lessons(denoiser, tokenizer):
     """A strip of pictures from each lesson."""
     def drawn(prompts, w, noise):
-        asked = Guided(denoiser, tokenizer(prompts), w)
-        return samplers.finish(samplers.sample(asked, noise, denoiser.schedule, clip=True))
+        guided = CFGDenoiser(denoiser, tokenizer(prompts), w)
+        return samplers.run(samplers.sample(guided, noise, denoiser.schedule, clip=True))
 
     z = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        healthy, collapsed = weights.load_generator("gan_healthy")(z), weights.load_generator("gan_collapsed")(z[:, :4])
+        healthy, collapsed = weights.load_model("gan_healthy")(z), weights.load_model("gan_collapsed")(z[:, :4])
     strips = {"01  Of two generators, one\nmakes the same few things": torch.cat([healthy, collapsed])}
 
     rabbit, linear = datasets.rabbit(64)[None], schedules.linear(1000)
@@ -64,27 +64,27 @@ def lessons(denoiser, tokenizer):
     eps = torch.randn(9, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     strips["02  A rabbit becomes noise"] = forward.add_noise(rabbit.expand(9, -1, -1, -1), times, eps, linear)
 
-    digits = weights.load_denoiser("digits")
+    digits = weights.load_model("digits")
     outline = -torch.ones(9, 1, 28, 28)
     at = (datasets.rabbit_outline(4000) * 5 + 14).long()
     outline[:, 0, 27 - at[:, 1], at[:, 0]] = 1.0
     labels = torch.arange(1, 10)
-    x = samplers.finish(samplers.sample(Guided(digits, labels), PictureNoise(0, 9)((1, 28, 28)), digits.schedule, 20,
-                                        clip=True))
+    guided, x_T = CFGDenoiser(digits, labels), PerSampleNoise(0, 9)((1, 28, 28))
+    x = samplers.run(samplers.sample(guided, x_T, digits.schedule, 20, clip=True))
     t = torch.full((9,), 700)
-    x_t = forward.add_noise(x, t, PictureNoise(1, 9)((1, 28, 28)), digits.schedule)
+    x_t = forward.add_noise(x, t, PerSampleNoise(1, 9)((1, 28, 28)), digits.schedule)
     with torch.no_grad():
         guess = digits(x_t, t, labels).x0
     strips["03  The noise, taken away\nin one guess"] = torch.cat([x_t / 2, guess])
-    begun = samplers.img2img(Guided(digits, labels), outline, digits.schedule, 0.7, PictureNoise(14, 9), 20)
-    strips["04  The outline of a rabbit,\nasked to be 1 to 9"] = samplers.finish(begun)
+    begun = samplers.img2img(CFGDenoiser(digits, labels), outline, digits.schedule, 0.7, PerSampleNoise(14, 9), 20)
+    strips["04  The outline of a rabbit,\nasked to be 1 to 9"] = samplers.run(begun)
 
-    one = PictureNoise(5, 1)((3, 32, 32)).expand(9, -1, -1, -1)
+    one = PerSampleNoise(5, 1)((3, 32, 32)).expand(9, -1, -1, -1)
     words = ("green", "red", "blue", "yellow", "purple")
     strips["05  One word changed:\nthe colour, then the animal"] = drawn(
         [f"a {word} muppet in a top hat in the snow" for word in words]
         + [f"a purple {word} in a top hat in the snow" for word in ("frog", "rabbit", "cat", "owl")], 4.0, one)
-    noise = PictureNoise(2, 1)((3, 32, 32))
+    noise = PerSampleNoise(2, 1)((3, 32, 32))
     strips["06  \"A muppet cooking\",\nw from 0 to 16"] = torch.cat(
         [drawn("a muppet cooking in the kitchen", w, noise) for w in SCALES])
 
@@ -112,7 +112,7 @@ def show(axis, x):
 
 
 def main():
-    denoiser, card = weights.load_denoiser("critters"), weights.card("critters")
+    denoiser, card = weights.load_model("critters"), weights.card("critters")
     tokenizer = text_to_image.tokenizer(card)
     for name, figure in (("results", results(denoiser, card, tokenizer)), ("lessons", lessons(denoiser, tokenizer))):
         figure.savefig(DOCS / f"{name}.png")

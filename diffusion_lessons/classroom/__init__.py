@@ -1,6 +1,6 @@
-"""What only a notebook needs: figures, a film player, sliders and checked exercises.
+"""What only a notebook needs: figures, a film player and widgets.
 
-Every plotting function returns its figure: make it the last value of a cell, or hand it to `display`.
+Each plotting function returns its figure: make it the last value of a cell, or pass it to `display`.
 """
 
 from diffusion_lessons.classroom.animation import animate

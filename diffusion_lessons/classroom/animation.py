@@ -1,20 +1,20 @@
-"""A small film player for the page: pictures and a slider, no kernel, no network, no library."""
+"""A small film player in HTML: pictures and a slider, without a kernel, a network or a library."""
 
 import base64
 import html
 import io
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffusion_lessons.classroom.pictures import as_rgb
 from diffusion_lessons.classroom.style import STYLE
+from diffusion_lessons.images import tile
 
-# The handlers stand in the tags and find their player by going up from themselves. So there are no ids that
-# could clash, and it works where HTML is inserted without running its <script>. In a notebook that is not
-# trusted the handlers are dropped and one frame stays as a still.
+# The event handlers are attributes of the tags, and find their player among their ancestors. So there are no ids that
+# could clash, and it works where HTML is inserted without running its <script>. In a notebook that is not trusted the
+# handlers are removed, and one frame remains as a still.
 ON_SLIDE = ("var p=this.closest('.dl-player'),i=+this.value;"
             "p.querySelectorAll('.dl-film').forEach(function(f){f.querySelectorAll('img').forEach(function(m,k){"
             "m.style.display=k==i?'block':'none';"
@@ -27,10 +27,10 @@ ON_PLAY = ("var b=this,p=b.closest('.dl-player'),r=p.querySelector('input');"
            "say('\u25a0','stop');p.clock=setInterval(function(){"
            "if(!p.isConnected||+r.value>=+r.max){stop();return}"
            "r.value=+r.value+1;r.oninput()},INTERVAL)}")
-# The slider says the frame's title as its value. <output> would say it once more, at every frame of a film that plays:
-# hence aria-live="off".
-# JupyterLab and slides use these keys to go to another cell or slide; here they shall move the film. Notebook 7 takes
-# them on their way down to the film, so they are kept from all others at the window, which comes first.
+# A screen reader speaks the frame's title as the slider's value. <output> would repeat it at every frame of a playing
+# film: hence aria-live="off".
+# JupyterLab and slides use these keys to go to another cell or slide; here they should move the film. Notebook 7
+# handles them before they reach the film, so they are stopped at the window, which comes first.
 ON_FOCUS = ("var p=this.closest('.dl-player');if(!p.kept)window.addEventListener('keydown',p.kept=function(e){"
             "if(p.contains(e.target)&&/^(Arrow|Home|End|Page| )/.test(e.key))e.stopPropagation()},true)")
 PLAYER = """<div class="dl-player" style="display:inline-block;font-family:sans-serif;font-size:16px">
@@ -44,22 +44,24 @@ PLAYER = """<div class="dl-player" style="display:inline-block;font-family:sans-
 </div></div>"""
 
 
-def animate(frames, titles=None, fps=8, width=None, start=0):
-    """A film with a play button and a slider (arrow keys move it too). Show it as a cell's last value.
+def animate(frames: Sequence | Mapping[str, Sequence], titles: Sequence | None = None, fps: float = 8,
+            width: int | None = None, start: int = 0) -> HTML:
+    """A film with a play button and a slider (arrow keys work too). Make it the last value of a cell.
 
     frames: a list of pictures (C, H, W) or batches (B, C, H, W), or of matplotlib figures of one size;
     or {name: such a list} for films side by side
-    titles: a word for each frame;  start: the frame seen before playing (-1: the last);  fps: frames a second
-    width: screen pixels of one film
+    titles: a title for each frame;  start: the frame shown before playing (-1: the last);  fps: frames per second
+    width: of one film in screen pixels
+    Raises ValueError when the numbers of frames or titles differ, or there are none.
     """
-    films = frames if isinstance(frames, dict) else {"": frames}
+    films = frames if isinstance(frames, Mapping) else {"": frames}
     films = {name: [_png(frame) for frame in film] for name, film in films.items()}
     counts = {len(film) for film in films.values()}
     if len(counts) != 1 or 0 in counts:
-        raise ValueError(f"films side by side need equally many frames, one or more; got {sorted(counts)}")
+        raise ValueError(f"films side by side need the same number of frames, one or more; got {sorted(counts)}")
     count = counts.pop()
     if titles is not None and len(titles) != count:
-        raise ValueError(f"{len(titles)} titles for {count} frames: give one each")
+        raise ValueError(f"{len(titles)} titles for {count} frames: give each frame one")
     if not -count <= start < count:
         raise ValueError(f"start must be one of the {count} frames, not {start}")
     titles = [f"{k + 1} / {count}" for k in range(count)] if titles is None else titles
@@ -75,16 +77,16 @@ def animate(frames, titles=None, fps=8, width=None, start=0):
 
 
 def _film(name, film, titles, start, room, width):
-    """One film: its name and all its frames, of which one is visible."""
+    """One film: its name and all its frames, one of them visible."""
     _, wide, pixels = film[0]
     if pixels:
         size, look = wide * max(1, round(room / wide)), "image-rendering:pixelated;"
     else:
         size, look = width or wide, ""
     name = html.escape(name)
-    said = f"{name}: " if name else ""
+    prefix = f"{name}: " if name else ""
     images = "".join(
-        f'<img alt="{said}{title}" data-title="{title}" src="data:image/png;base64,{data}"'
+        f'<img alt="{prefix}{title}" data-title="{title}" src="data:image/png;base64,{data}"'
         f' style="width:{size}px;max-width:100%;{look}'
         f'margin:0;display:{"block" if k == start else "none"}">'
         for k, ((data, _, _), title) in enumerate(zip(film, titles)))
@@ -93,7 +95,7 @@ def _film(name, film, titles, start, room, width):
 
 
 def _png(frame):
-    """A frame as (base64 text of a PNG, its width, whether it is made of pixels to be enlarged)."""
+    """A frame as (a PNG in base64, its width, whether its pixels should be enlarged)."""
     buffer = io.BytesIO()
     if isinstance(frame, Figure):
         frame.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
@@ -103,21 +105,3 @@ def _png(frame):
         Image.fromarray(picture).save(buffer, format="png")
         width, pixels = picture.shape[1], True
     return base64.b64encode(buffer.getvalue()).decode(), width, pixels
-
-
-def tile(batch):
-    """A batch as one picture, as square as it goes, with white lines between.
-
-    (B, C, H, W) or (C, H, W) in [-1, 1]  ->  (h, w, 3) uint8
-    """
-    if batch.ndim < 4 or len(batch) == 1:
-        return as_rgb(batch)
-    pictures = [as_rgb(picture) for picture in batch]
-    height, width = pictures[0].shape[:2]
-    columns = int(np.ceil(np.sqrt(len(pictures))))
-    rows = -(-len(pictures) // columns)
-    page = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, np.uint8)
-    for k, picture in enumerate(pictures):
-        y, x = k // columns * (height + 1), k % columns * (width + 1)
-        page[y:y + height, x:x + width] = picture
-    return page

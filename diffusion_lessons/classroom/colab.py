@@ -1,14 +1,14 @@
-"""Google Colab: the first cell of every notebook, the links that open one there, and keeping things on a drive.
+"""Google Colab: the first cell of every notebook, the links that open it there, and keeping files on Google Drive.
 
-`make links REPO=owner/name` writes the next two lines, and from them the notebooks' first cells and all links.
-This module needs nothing but Python, because tools/links.py reads it where nothing is installed yet.
+`make links REPO=owner/name` writes the next two lines, and from them the first cells of the notebooks and all links.
+This module imports nothing but the standard library, because tools/links.py reads it before anything is installed.
 """
 
 import os
 import sys
 from pathlib import Path
 
-REPO = ""  # the course's repository on GitHub, owner/name; empty while nobody has named it
+REPO = ""  # the course's repository on GitHub, owner/name; empty until it has one
 BRANCH = "main"
 
 WITHOUT_ADDRESS = '''\
@@ -16,8 +16,8 @@ try:
     import diffusion_lessons
 except ImportError:
     raise SystemExit(
-        "The package of this course is not installed here.\\n"
-        "On your own machine: run `make lab` in the folder of the course.\\n"
+        "This course's package is not installed here.\\n"
+        "On your own machine: run `make lab` in the course's folder.\\n"
         "On Colab: run  %pip install git+https://github.com/OWNER/NAME  in a cell of its own. Fill in OWNER and\\n"
         "NAME from the web address of the repository this notebook comes from; then run this cell again."
     ) from None
@@ -30,7 +30,7 @@ except ImportError:
 
     if "google.colab" not in sys.modules:
         raise SystemExit(
-            "The package of this course is not installed here. Run `make lab` in the folder of the course, or\\n"
+            "This course's package is not installed here. Run `make lab` in the course's folder, or\\n"
             "%pip install ADDRESS"
         ) from None
     %pip install --quiet ADDRESS
@@ -38,36 +38,36 @@ except ImportError:
 '''
 
 
-def address(repo, branch):
-    """What pip installs the package from, or "" while no repository is named."""
+def address(repo: str, branch: str) -> str:
+    """What pip installs the package from, or "" without a repository."""
     return f"git+https://github.com/{repo}@{branch}" if repo else ""
 
 
-def first_cell(address):
-    """The text of each notebook's first code cell: silent where the package is there.
+def first_cell(address: str) -> str:
+    """The text of each notebook's first code cell, which does nothing where the package is installed.
 
-    Without it, Colab installs it from the address (no --upgrade: Colab's own torch and numpy stay); any other machine
-    says what to do. address: what pip installs from, or "": then Colab also says what to do.
+    Elsewhere it installs the package on Colab (without --upgrade, so that Colab keeps its torch and numpy), and says
+    what to do on any other machine.  address: what pip installs from; if "", it says what to do on Colab too
     """
     return WITH_ADDRESS.replace("ADDRESS", address) if address else WITHOUT_ADDRESS
 
 
-def link(repo, branch, notebook):
-    """The web address that opens a notebook of the repository on Colab. notebook: its file name"""
+def link(repo: str, branch: str, notebook: str) -> str:
+    """The web address that opens a notebook of the repository on Colab.  notebook: its file name"""
     return f"https://colab.research.google.com/github/{repo}/blob/{branch}/notebooks/{notebook}"
 
 
 FIRST_CELL = first_cell(address(REPO, BRANCH))
 
 
-def keep_on_drive(folder="diffusion_lessons", mount="/content/drive"):
-    """On Colab: keep data, outputs and solved exercises in a folder of your Google Drive, where they outlast the day.
+def keep_on_drive(folder: str = "diffusion_lessons", mount: str = "/content/drive") -> Path:
+    """On Colab: keep data, outputs and solved exercises in a folder of your Google Drive, where they are not deleted.
 
-    Colab will ask for your permission. The folder becomes the current one, so that checkpoints/ and outputs/ and
-    whatever you save by a plain name land in it. On any other machine nothing changes.  -> the folder
+    Colab will ask for your permission. The folder becomes the current one, so that checkpoints/, outputs/ and
+    anything saved without a path land in it. On any other machine nothing changes.  -> the folder
     """
     if "google.colab" not in sys.modules:
-        print("This is not Colab: what you make stays on this machine anyway.")
+        print("This is not Colab: your files stay on this machine anyway.")
         return Path.cwd()
     from google.colab import drive
 
@@ -77,5 +77,5 @@ def keep_on_drive(folder="diffusion_lessons", mount="/content/drive"):
     os.environ["DIFFUSION_LESSONS_DATA"] = str(home / "data")
     os.environ["DIFFUSION_LESSONS_PROGRESS"] = str(home / "progress.json")
     os.chdir(home)
-    print(f"Data, outputs and solved exercises are kept in {home} from now on.")
+    print(f"Data, outputs and solved exercises will be kept in {home} from now on.")
     return home

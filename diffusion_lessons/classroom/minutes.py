@@ -19,11 +19,11 @@ def how_long(lesson: str) -> str:
     lesson: its number, such as "04".  Raises KeyError when no time is on file.
     """
     known = json.loads(FILE.read_text())
-    return in_words(known["seconds"][lesson] * known["speed"] / speed(), torch.get_num_threads())
+    return sentence(known["seconds"][lesson] * known["speed"] / speed(), torch.get_num_threads())
 
 
-def in_words(seconds: float, threads: int) -> str:
-    """The sentence, rounded up so that it is seldom too short."""
+def sentence(seconds: float, threads: int) -> str:
+    """How long that is, in words; rounded up, so that it is seldom too short."""
     cores = "one core" if threads == 1 else f"{threads} cores"
     if seconds < 50:
         about = f"{10 * math.ceil(seconds / 10)} seconds"
@@ -31,7 +31,7 @@ def in_words(seconds: float, threads: int) -> str:
         minutes = math.ceil(2 * seconds / 60) / 2
         about = "a minute" if minutes == 1 else f"{minutes:g} minutes"
     return (f"Run All takes about {about} on this machine ({cores}, as busy as it is now), "
-            "with the weights that come along.")
+            "with the weights that are included.")
 
 
 @torch.no_grad()

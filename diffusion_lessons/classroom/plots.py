@@ -1,4 +1,7 @@
-"""Showing numbers: curves, point sets, bars, and a table of cells. Every function returns the figure."""
+"""Figures of numbers: curves, point sets, bars and heat maps. Each function returns its figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,11 +11,11 @@ from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
 from diffusion_lessons.classroom.style import GREY, LINES, ORANGE, Drawing, contrast, legible, line_of, styled
 
-NEAR = 0.07   # lines that end closer together than this share of the height get a legend
+NEAR = 0.07   # lines that end closer together than this fraction of the height get a legend
 
 
-def as_array(values):
-    """Numbers from a tensor, a list or an array, as a float64 array."""
+def as_array(values: Any) -> np.ndarray:
+    """A tensor, a list or an array of numbers as a float64 array."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     if isinstance(values, (list, tuple)):
@@ -21,15 +24,17 @@ def as_array(values):
 
 
 @styled
-def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", markers=None, marks=None,
-           size=(9, 4.5), xlim=None, ylim=None):
-    """One or several lines over the same axis, told apart by colour, dashes and marker.
+def curves(xs: Any, ys: Mapping[str, Any], xlabel: str = "", ylabel: str = "", title: str | None = None, log: str = "",
+           spread: str = "band", markers: bool | None = None, marks: Mapping[str, float] | None = None,
+           size: tuple[float, float] = (9, 4.5), xlim: Sequence | None = None, ylim: Sequence | None = None) -> Drawing:
+    """One or more lines on the same axes, which differ in colour, dashes and marker.
 
-    xs: (N,) numbers, or {name: (N,)} where the lines have points of their own
+    xs: (N,) numbers, or {name: (N,)} if each line has its own
     ys: {name: (N,)}, or {name: (seeds, N)}: then the line is the mean over the seeds
-    spread: "band" shades from the lowest seed to the highest, "points" shows each seed
-    log: "", "x", "y" or "xy";  markers: True, False, or None for "where the points are few"
-    marks: {label: x} draws a thin upright line there, with its label
+    spread: "band" shades the range from the lowest seed to the highest, "points" shows each seed
+    log: "", "x", "y" or "xy";  markers: True, False, or None for markers on lines with few points
+    marks: {label: x} adds a thin vertical line at x, with its label
+    Raises ValueError when xs and ys do not match, or a line has no finite value.
     """
     figure = Drawing(figsize=size, layout="constrained")
     ax = figure.add_subplot()
@@ -37,7 +42,7 @@ def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", mark
     for k, (name, values) in enumerate(ys.items()):
         x, y = as_array(xs[name] if isinstance(xs, dict) else list(xs)), as_array(values)
         if y.shape[-1:] != x.shape or y.ndim > 2:
-            raise ValueError(f"{name!r} has values of shape {y.shape} for {x.shape} places: "
+            raise ValueError(f"{name!r} has values of shape {y.shape} for x of shape {x.shape}: "
                              "give (N,) or (seeds, N)")
         ends[name] = _line(ax, x, y, name, line_of(k), spread, markers)
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if "y" in log else "linear")
@@ -46,21 +51,21 @@ def curves(xs, ys, xlabel="", ylabel="", title=None, log="", spread="band", mark
     if title:
         ax.set_title(title)
     ax.set(**{name: limits for name, limits in {"xlim": xlim, "ylim": ylim}.items() if limits is not None})
-    for label, place in (marks or {}).items():
-        ax.axvline(place, color=GREY, linewidth=1.2)
-        ax.annotate(label, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
+    for label, at in (marks or {}).items():
+        ax.axvline(at, color=GREY, linewidth=1.2)
+        ax.annotate(label, (at, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
                     textcoords="offset points", color=GREY, va="top", fontsize=12)
     _name_lines(ax, ends)
     return figure
 
 
-def curve(xs, ys, xlabel="", ylabel="", title=None, **how):
-    """A single line; everything as in `curves`."""
-    return curves(xs, {"_": ys}, xlabel, ylabel, title, **how)
+def curve(xs: Any, ys: Any, xlabel: str = "", ylabel: str = "", title: str | None = None, **options: Any) -> Drawing:
+    """A single line; all arguments as in `curves`."""
+    return curves(xs, {"_": ys}, xlabel, ylabel, title, **options)
 
 
 def _line(ax, x, y, name, look, spread, markers):
-    """Draw one line with the spread of its seeds; returns where it ends, and its colour."""
+    """Plot one line with the spread of its seeds.  -> x and y of its end, its colour"""
     if markers is False or (markers is None and len(x) > 30):
         look["marker"] = ""
     mean = y if y.ndim == 1 else y.mean(0)
@@ -71,12 +76,12 @@ def _line(ax, x, y, name, look, spread, markers):
         ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=look["color"], alpha=0.5)
     finite = np.flatnonzero(np.isfinite(mean))
     if len(finite) == 0:
-        raise ValueError(f"{name!r} has no finite value to draw")
+        raise ValueError(f"{name!r} has no finite value to plot")
     return x[finite[-1]], mean[finite[-1]], look["color"]
 
 
 def _log_axis(ax, x):
-    """A logarithmic x axis with plain numbers; where there are few points, each has its tick."""
+    """A logarithmic x axis with plain numbers, and a tick at each point if there are few."""
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -86,29 +91,31 @@ def _log_axis(ax, x):
 
 
 def _name_lines(ax, ends):
-    """Write each name at the end of its line; where ends meet or are not at the right, use a legend."""
+    """Write each name at the end of its line, or use a legend if ends are close or not at the right."""
     if len(ends) < 2:
         return
-    to_share = ax.transData + ax.transAxes.inverted()
-    places = [to_share.transform((x, y)) for x, y, _ in ends.values()]
-    across, heights = np.array(places)[:, 0], np.sort(np.array(places)[:, 1])
+    to_axes = ax.transData + ax.transAxes.inverted()
+    positions = np.array([to_axes.transform((x, y)) for x, y, _ in ends.values()])
+    across, heights = positions[:, 0], np.sort(positions[:, 1])
     if np.ptp(across) > 0.02 or across.max() < 0.9 or (np.diff(heights) < NEAR).any():
         ax.legend(handlelength=3.2)
         return
-    for name, (_, y, colour) in ends.items():     # outside of the axes, where no other line runs through it
+    for name, (_, y, colour) in ends.items():     # outside the axes, where no line runs through it
         ax.annotate(name, (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
                     color=legible(colour), va="center", weight="bold", annotation_clip=False)
 
 
 @styled
-def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, dot=6):
+def points(sets: Mapping[str, Any] | Sequence, titles: Sequence[str] | None = None, limits: Any = None,
+           colours: Sequence | None = None, title: str | None = None, size: float = 3.2, dot: float = 6) -> Drawing:
     """Sets of 2-D points side by side, all on the same scale.
 
     sets: {title: (N, 2)} or a list of (N, 2);  titles: for a list
-    limits: (low, high) of both axes, by default what holds all points
-    colours: for each set the class of every point, (N,) integers, or None
+    limits: (low, high) of both axes, by default wide enough for all points
+    colours: for each set the class of each point, (N,) integers, or None
+    Raises ValueError when a set is not (N, 2).
     """
-    if isinstance(sets, dict):
+    if isinstance(sets, Mapping):
         titles, sets = list(sets), list(sets.values())
     sets = [as_array(xy) for xy in sets]
     if any(xy.ndim != 2 or xy.shape[1] != 2 for xy in sets):
@@ -125,7 +132,8 @@ def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, d
         classes = np.zeros(len(xy), int) if colours is None else as_array(colours[k]).astype(int)
         for c in np.unique(classes):
             colour, _, marker = LINES[c % len(LINES)]
-            ax.scatter(*xy[classes == c].T, s=dot, color=colour, marker=marker, linewidths=0, alpha=0.7)
+            x, y = xy[classes == c].T
+            ax.scatter(x, y, s=dot, color=colour, marker=marker, linewidths=0, alpha=0.7)
         ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="#bbbbbb")
         if titles is not None:
@@ -136,10 +144,11 @@ def points(sets, titles=None, limits=None, colours=None, title=None, size=3.2, d
 
 
 @styled
-def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
-    """One bar for each name, its number above it; several seeds show as dots around the mean.
+def bars(values: Mapping[str, Any], ylabel: str = "", title: str | None = None, fmt: str = "{:.2f}",
+         size: tuple[float, float] | None = None, log: bool = False) -> Drawing:
+    """One bar for each name with its value above; several seeds are shown as dots around their mean.
 
-    values: {name: number or list of seeds}, or {group: {name: number or list}} for bars in groups
+    values: {name: number or list of seeds}, or {group: {name: number or list}} for groups of bars
     """
     grouped = any(isinstance(value, dict) for value in values.values())
     groups = values if grouped else {name: {"": value} for name, value in values.items()}
@@ -149,12 +158,12 @@ def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
     ax = figure.add_subplot()
     wide = 0.8 / len(series) if grouped else 0.6
     for k, name in enumerate(series):
-        look = dict(color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4], edgecolor="white")
+        look: Any = dict(color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4], edgecolor="white")
         for g, group in enumerate(groups.values()):
             if name in group:
                 seeds = np.atleast_1d(as_array(group[name]))
                 _bar(ax, g + (k - (len(series) - 1) / 2) * wide, seeds, wide * 0.92, look, fmt)
-        ax.bar(0, 0, label=name, linewidth=0, **look)       # an empty one, for the legend
+        ax.bar(0, 0, label=name, linewidth=0, **look)       # an empty bar, for the legend
     ax.set_xticks(range(len(groups)), [str(name) for name in groups])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel=ylabel, yscale="log" if log else "linear")
@@ -168,7 +177,7 @@ def bars(values, ylabel="", title=None, fmt="{:.2f}", size=None, log=False):
 
 
 def _bar(ax, x, seeds, wide, look, fmt):
-    """One bar up to the mean, a dot for each seed, the number above."""
+    """One bar as high as the mean, a dot for each seed, and the mean above."""
     ax.bar(x, seeds.mean(), wide, linewidth=0, **look)
     if len(seeds) > 1:
         ax.plot(np.full(len(seeds), x), seeds, "o", markersize=5, color="black", markerfacecolor="white")
@@ -177,29 +186,32 @@ def _bar(ax, x, seeds, wide, look, fmt):
 
 
 @styled
-def heat_table(values, rows, columns, fmt="{:.2f}", title=None, xlabel="", ylabel="", best=None, size=None):
-    """A table whose cells are the darker the larger their number.
+def heat_table(values: Any, rows: Sequence, columns: Sequence, fmt: str = "{:.2f}", title: str | None = None,
+               xlabel: str = "", ylabel: str = "", best: str | None = None,
+               size: tuple[float, float] | None = None) -> Drawing:
+    """A table of numbers in which larger ones have darker cells.
 
-    values: (R, C), or (R, C, seeds): then mean and standard deviation are written
-    best: "max" or "min" frames the best cell
+    values: (R, C), or (R, C, seeds), which shows means and standard deviations
+    best: "max" or "min" frames that cell
+    Raises ValueError when rows and columns do not match values.
     """
     table = as_array(values)
     if table.ndim not in (2, 3) or table.shape[:2] != (len(rows), len(columns)):
-        raise ValueError(f"a table of {len(rows)} rows and {len(columns)} columns cannot hold values of "
+        raise ValueError(f"a table of {len(rows)} rows and {len(columns)} columns cannot show values of "
                          f"shape {table.shape}")
     mean = table if table.ndim == 2 else table.mean(2)
-    low, reach = np.nanmin(mean), np.ptp(mean[np.isfinite(mean)]) or 1.0
-    paint = colormaps["Blues"](0.08 + 0.82 * (mean - low) / reach)                          # (R, C, 4)
+    low, extent = np.nanmin(mean), np.ptp(mean[np.isfinite(mean)]) or 1.0
+    colours = colormaps["Blues"](0.08 + 0.82 * (mean - low) / extent)                          # (R, C, 4)
     size = size or (2.2 + 1.9 * len(columns), 1.3 + 0.85 * len(rows))
     figure = Drawing(figsize=size, layout="constrained")
     ax = figure.add_subplot()
-    ax.imshow(paint, aspect="auto")
+    ax.imshow(colours, aspect="auto")
     for r, c in np.ndindex(mean.shape):
-        words = fmt.format(mean[r, c])
+        text = fmt.format(mean[r, c])
         if table.ndim == 3 and table.shape[2] > 1:
-            words += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
-        ink = max(("white", "black"), key=lambda ink: contrast(ink, paint[r, c, :3]))
-        ax.text(c, r, words, ha="center", va="center", color=ink, fontsize=15)
+            text += f"\n± {fmt.format(table[r, c].std(ddof=1))}"
+        ink = max(("white", "black"), key=lambda ink: contrast(ink, colours[r, c, :3]))
+        ax.text(c, r, text, ha="center", va="center", color=ink, fontsize=15)
     if best is not None:
         r, c = np.unravel_index((np.nanargmax if best == "max" else np.nanargmin)(mean), mean.shape)
         ax.add_patch(Rectangle((c - 0.48, r - 0.46), 0.96, 0.92, fill=False, linewidth=4, color=ORANGE))

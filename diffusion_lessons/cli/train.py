@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=number(float, 0), help="learning rate (default: the recipe's)")
     parser.add_argument("--w", type=number(float, 0, 100), metavar="SCALE",
                         help="guidance scale for the card and the figures (default: the recipe's)")
-    parser.add_argument("--figures", type=number(int, 40), metavar="COUNT",
+    parser.add_argument("--figures", type=number(int, 65), metavar="COUNT",
                         help="then measure a denoiser on so many samples, for its card (default: not at all)")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH",
                         help="where the run is kept (default: in checkpoints/, named after the settings)")

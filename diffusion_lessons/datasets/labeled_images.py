@@ -1,23 +1,24 @@
-"""What every picture set of the course hands over, and the door between bytes and numbers."""
+"""The common type of all image data sets, and the conversion between bytes and floats."""
 
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
-class Pictures(NamedTuple):
-    """Pictures with their labels, as bytes.
+class LabeledImages(NamedTuple):
+    """Pictures and their labels.
 
-    x: (N, C, H, W) uint8 0..255;  y: (N,) int64;  source: a word on where they come from.
+    x: (N, C, H, W) uint8 0..255;  y: (N,) int64 labels, or (N, L) tokens;  source: where they come from
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
+    x: Tensor
+    y: Tensor
     source: str
 
 
-def to_float(x):
-    """Bring bytes to lie around zero, as the noise does.
+def to_float(x: Tensor) -> Tensor:
+    """Convert bytes to floats centred on zero, as the noise is.
 
     x / 127.5 - 1
 
@@ -29,8 +30,8 @@ def to_float(x):
     return x.float() / 127.5 - 1
 
 
-def to_uint8(x):
-    """Bring a picture back to bytes; what lies outside [-1, 1] becomes black or white.
+def to_uint8(x: Tensor) -> Tensor:
+    """Convert floats back to bytes; values outside [-1, 1] become black or white.
 
     x: float in [-1, 1], any shape  ->  uint8 0..255
     Raises ValueError when x is not a float tensor, or holds NaN.

@@ -1,1 +1,1 @@
-"""How good are the pictures, and do they follow their prompts?"""
+"""How good are the pictures, and do they match their prompts?"""

@@ -1,115 +1,133 @@
-"""How well do pictures of critters follow their sentences? One protocol for every figure of lessons 05 and 06.
+"""How well do pictures of critters match their prompts? One protocol for all figures of lessons 05 and 06.
 
-- Prompts name all four attributes (somebody, a colour, a prop, a place) in the words that captions use. `seen`: the
-  combinations that training may show, as evenly as can be; `held_out`: those with a pair that it never shows.
-- Pictures are drawn by DDIM in 50 steps, as `generate` does. All figures are of one scale w. (What the lessons draw
-  live takes 16 steps, which do as well here: lesson 05 measures it.)
-- The critic (`critters_critic`) reads the attributes back. It learned from all pairs, and no generator learned from it.
-  `second` is what a critic of another shape and another seed says.
-- Diversity: how different the pictures of one prompt are (metrics.variety), as a share of how different real scenes
-  with the same attributes are.
-- Recall (metrics.recall) against real scenes with the attributes that were asked for, on the pictures themselves at
-  16x16: the critic's features will not do, as it has learned to forget all but the attributes.
+- Prompts mention all four attributes (a critter, its colour, a prop, a place) in the words of the captions. `seen`: the
+  combinations that training may show, as evenly as possible; `held_out`: those with a pair that training never shows.
+- Pictures are sampled by DDIM in 50 steps, as `generate` does, all at the same guidance scale w. (The lessons sample
+  live in 16 steps, which is just as good here: lesson 05 measures it.)
+- The classifier (`critters_classifier`) predicts the attributes of each picture. It learned from all pairs, and no
+  generator learned from it. `second` is what a classifier with another architecture and another seed predicts.
+- Diversity: how different the pictures of one prompt are (metrics.mean_pairwise_distance), as a share of how different
+  real scenes with the same attributes are.
+- Recall (metrics.recall) against real scenes with the attributes in the prompts, on the pictures themselves at 16x16:
+  the classifier's features will not do, because it has learned to ignore everything but the attributes.
 """
 
+import dataclasses
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from diffusion_lessons.datasets import captions, critters, to_float
 from diffusion_lessons.datasets.critters import ATTRIBUTES, COATS, PLACES, PROPS, SUBJECTS
+from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.evaluation import metrics
-from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.models.classifiers import AttributeClassifier
+from diffusion_lessons.models.text import Tokenizer
+from diffusion_lessons.pipelines.text_to_image import sample_images
+from diffusion_lessons.samplers import SamplerSettings
 
-PROTOCOL = {"method": "ddim", "steps": 50, "eta": 0.0}
+PROTOCOL = SamplerSettings("ddim", steps=50)
+SHAPE = (3, 32, 32)
 
 
-def combinations(held_out=False):
-    """The attributes of all prompts that name all four: those of training, or those it never shows.  -> (M, 4)"""
+def combinations(held_out: bool = False) -> Tensor:
+    """The attributes of all prompts that mention all four: those of training, or the held-out ones.  -> (M, 4)"""
     sizes = len(SUBJECTS) - 1, len(COATS), len(PROPS) - 1, len(PLACES)
     rows = torch.tensor(list(itertools.product(*map(range, sizes)))) + torch.tensor([0, 0, 1, 0])
     return rows[critters.held_out(rows) == held_out]
 
 
-def some_of(rows, count, seed):
-    """`count` of the rows, each as often as the others, in random order.  (M, 4) -> (count, 4)"""
+def sample_rows(rows: Tensor, count: int, seed: int) -> Tensor:
+    """`count` of the rows in random order, each equally often as far as possible.  (M, 4) -> (count, 4)"""
     g = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(len(rows), generator=g) for _ in range(-(-count // len(rows)))]
     return rows[torch.cat(rounds)[:count]]
 
 
-def sentences(attributes, seed):
-    """A prompt for every row, in varying words.  (N, 4) -> a list of N strings"""
-    dice = captions.Dice(seed)
-    return [captions.phrase(critters.in_words(row), dice) for row in attributes]
+def prompts_for(attributes: Tensor, seed: int) -> list[str]:
+    """A prompt for each row, in varying words.  (N, 4) -> N prompts"""
+    choices = captions.RandomChoices(seed)
+    return [captions.phrase(critters.to_names(row), choices) for row in attributes]
 
 
-def truth(said: dict, count: int, seed: int) -> tuple[int, dict]:
-    """Who is really there when a caption says just this and no more? Counted in `count` fresh scenes.
+def subject_shares(mentions: dict[str, str], count: int, seed: int) -> tuple[int, dict[str, float]]:
+    """P(subject | caption) for captions with exactly these attributes, counted in `count` new scenes.
 
-    said: attributes in words, as in captions.Caption.said  ->  (how many such captions, {subject: share})
+    mentions: as in captions.Caption.mentions  ->  (the number of such captions, {subject: share})
 
-    Only scenes that can have such a caption get one: captions never name a wrong place, nor a wrong colour or prop
-    where somebody is. So 500,000 scenes take seconds, and the count is the same as if all had been captioned.
+    Only scenes that can have such a caption get one: captions never mention a wrong place, and never a wrong colour or
+    prop of a critter that is there. So 500,000 scenes take seconds, and the result is that of captioning all of them.
     """
-    scenes = critters.draw_scenes(count, seed)
-    could, empty = torch.ones(count, dtype=torch.bool), scenes.subject == SUBJECTS.index("nobody")
-    for name in said.keys() - {"subject"}:
-        fits = getattr(scenes, name) == ATTRIBUTES[name].index(said[name])
-        could &= fits if name == "place" else fits | empty
-    scenes = scenes[could]
-    found, there = captions.given(scenes, captions.draw_captions(scenes, seed), said)
-    return found, there["subject"]
+    scenes = critters.sample_scenes(count, seed)
+    possible, empty = torch.ones(count, dtype=torch.bool), scenes.subject == SUBJECTS.index("nobody")
+    for name in mentions.keys() - {"subject"}:
+        right = getattr(scenes, name) == ATTRIBUTES[name].index(mentions[name])
+        possible &= right if name == "place" else right | empty
+    scenes = scenes[possible]
+    number, shares = captions.attributes_given(scenes, captions.sample_captions(scenes, seed), mentions)
+    return number, shares["subject"]
 
 
-def real_scenes(attributes, seed):
-    """Real pictures with these attributes, all else by chance.  (N, 4) -> (N, 3, 32, 32) in [-1, 1]"""
-    return to_float(critters.paint(critters.with_chance(attributes, torch.Generator().manual_seed(seed))))
+def reference_images(attributes: Tensor, seed: int) -> Tensor:
+    """Real scenes with these attributes, everything else random.  (N, 4) -> (N, 3, 32, 32) in [-1, 1]"""
+    return to_float(critters.render(critters.with_variation(attributes, torch.Generator().manual_seed(seed))))
 
 
-def drawn(denoiser, tokenizer, attributes, w, seed, **how):
-    """The pictures that a model makes of a prompt for every row.  (N, 4) -> (N, 3, 32, 32) in [-1, 1]"""
-    tokens = tokenizer(sentences(attributes, seed))
-    return text_to_image.draw(denoiser, tokens, (3, 32, 32), w=w, seed=seed, **{**PROTOCOL, **how})
+def generate_images(denoiser: Denoiser, tokenizer: Tokenizer, attributes: Tensor, w: float, seed: int, *,
+                    sampler: SamplerSettings = PROTOCOL, batch: int = 100, progress: bool = False) -> Tensor:
+    """A model's pictures of one prompt for each row.  (N, 4) -> (N, 3, 32, 32) in [-1, 1]"""
+    tokens = tokenizer(prompts_for(attributes, seed))
+    return sample_images(denoiser, tokens, SHAPE, w=w, sampler=sampler, seed=seed, batch=batch, progress=progress)
 
 
-def followed(denoiser, tokenizer, critics, rows, count, w, seed, **how):
-    """How often do pictures have the attributes that were asked for?  -> (figures, attributes, pictures)"""
-    attributes = some_of(rows, count, seed)
-    x = drawn(denoiser, tokenizer, attributes, w, seed, **how)
-    first, second = (metrics.attributes_right(critic, x, attributes) for critic in critics)
+def evaluate_prompts(denoiser: Denoiser, tokenizer: Tokenizer, classifiers: Sequence[AttributeClassifier], rows: Tensor,
+                     count: int, w: float, seed: int, *, sampler: SamplerSettings = PROTOCOL, batch: int = 100,
+                     progress: bool = False) -> tuple[dict, Tensor, Tensor]:
+    """How often do pictures have the attributes in their prompts?  -> (figures, attributes, pictures)"""
+    attributes = sample_rows(rows, count, seed)
+    x = generate_images(denoiser, tokenizer, attributes, w, seed, sampler=sampler, batch=batch, progress=progress)
+    first, second = (metrics.attribute_accuracy(classifier, x, attributes) for classifier in classifiers)
     return {"count": count, **first, "second": {name: second[name] for name in ("all", *ATTRIBUTES)}}, attributes, x
 
 
-def diversity(denoiser, tokenizer, rows, prompts, each, w, seed, **how):
-    """The variety of the pictures of one prompt over that of real scenes, the mean over some prompts.
+def diversity(denoiser: Denoiser, tokenizer: Tokenizer, rows: Tensor, prompts: int, each: int, w: float, seed: int, *,
+              sampler: SamplerSettings = PROTOCOL, batch: int = 100, progress: bool = False) -> float:
+    """How different the pictures of one prompt are, as a share of how different real scenes are; averaged over prompts.
 
-    rows: (M, 4) to choose prompts from;  prompts: how many, each: pictures of each  ->  1 for as much as in the data
+    rows: (M, 4) to choose prompts from;  prompts: how many, each: pictures of each  ->  1 if as diverse as the data
     """
-    attributes = some_of(rows, prompts, seed).repeat_interleave(each, dim=0)
-    tokens = tokenizer(sentences(attributes[::each], seed)).repeat_interleave(each, dim=0)
-    x = text_to_image.draw(denoiser, tokens, (3, 32, 32), w=w, seed=seed, **{**PROTOCOL, **how})
-    real = real_scenes(attributes, seed)
-    shares = [metrics.variety(a) / metrics.variety(b) for a, b in zip(x.split(each), real.split(each))]
+    attributes = sample_rows(rows, prompts, seed).repeat_interleave(each, dim=0)
+    tokens = tokenizer(prompts_for(attributes[::each], seed)).repeat_interleave(each, dim=0)
+    x = sample_images(denoiser, tokens, SHAPE, w=w, sampler=sampler, seed=seed, batch=batch, progress=progress)
+    pairs = zip(x.split(each), reference_images(attributes, seed).split(each), strict=True)
+    shares = [metrics.mean_pairwise_distance(a) / metrics.mean_pairwise_distance(b) for a, b in pairs]
     return sum(shares) / len(shares)
 
 
-def report(denoiser, tokenizer, critics, w, count=1000, seed=0, **how):
-    """All figures of a model at the scale w, as a dict that can be written as JSON.
+def report(denoiser: Denoiser, tokenizer: Tokenizer, classifiers: Sequence[AttributeClassifier], w: float,
+           count: int = 1000, seed: int = 0, *, sampler: SamplerSettings = PROTOCOL, batch: int = 100,
+           progress: bool = False) -> dict:
+    """All figures of a model at the guidance scale w, as a dict that JSON can hold.
 
-    critics: the critic and the second one;  count: prompts of each kind, more than 3;  how: see text_to_image.draw
+    classifiers: the classifier and the second one;  count: prompts of each kind, more than 3
     """
-    figures = {"w": w, "seed": seed, **{**PROTOCOL, **{k: how[k] for k in PROTOCOL if k in how}}}
-    figures["seen"], attributes, x = followed(denoiser, tokenizer, critics, combinations(), count, w, seed, **how)
-    real, fake = (F.avg_pool2d(pictures, 2).flatten(1) for pictures in (real_scenes(attributes, seed), x))
+    how: dict[str, Any] = dict(sampler=sampler, batch=batch, progress=progress)
+    figures: dict[str, Any] = {"w": w, "seed": seed, **dataclasses.asdict(sampler)}
+    figures["seen"], attributes, x = evaluate_prompts(denoiser, tokenizer, classifiers, combinations(), count, w, seed,
+                                                      **how)
+    real, fake = (F.avg_pool2d(pictures, 2).flatten(1) for pictures in (reference_images(attributes, seed), x))
     figures["recall"] = metrics.recall(real, fake)
     unseen = combinations(held_out=True)
-    figures["held_out"], attributes, x = followed(denoiser, tokenizer, critics, unseen, count, w, seed, **how)
+    figures["held_out"], attributes, x = evaluate_prompts(denoiser, tokenizer, classifiers, unseen, count, w, seed,
+                                                          **how)
     frogs = (attributes[:, 0] == SUBJECTS.index("frog")) & (attributes[:, 2] == PROPS.index("stilts"))
     if frogs.any():
         figures["frogs_on_stilts"] = {"count": int(frogs.sum()),
-                                      **metrics.attributes_right(critics[0], x[frogs], attributes[frogs])}
+                                      **metrics.attribute_accuracy(classifiers[0], x[frogs], attributes[frogs])}
     prompts, each = max(1, min(50, count // 20)), 16
     share = diversity(denoiser, tokenizer, combinations(), prompts, each, w, seed, **how)
     figures["diversity"] = {"prompts": prompts, "pictures_each": each, "share_of_real": share}

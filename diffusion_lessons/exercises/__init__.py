@@ -5,7 +5,7 @@ from typing import Any
 from IPython.display import display
 
 from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
-from diffusion_lessons.exercises.judging import Exercise, judge
+from diffusion_lessons.exercises.checking import Exercise, check_attempt
 from diffusion_lessons.exercises.predictions import outcome, predict
 from diffusion_lessons.exercises.record import note, read, read_predictions
 from diffusion_lessons.exercises.showing import Box, Code, Report, source_of
@@ -22,10 +22,10 @@ def check(id: str, attempt: Any) -> None:
 
     id: such as "2.1";  attempt: your function
     """
-    verdict = judge(find(id), attempt)
+    verdict = check_attempt(find(id), attempt)
     if verdict.state != "not tried":
         note(id, verdict.state)
-    display(Box(verdict.state, f"{id}: {verdict.words}"))
+    display(Box(verdict.state, f"{id}: {verdict.message}"))
 
 
 def hint(id: str) -> None:

@@ -4,18 +4,18 @@ import numpy as np
 import torch
 
 from diffusion_lessons import forward, schedules
-from diffusion_lessons.exercises import drawing
-from diffusion_lessons.exercises.drawing import factor
-from diffusion_lessons.exercises.judging import AS_IT_WAS, Exercise, as_numbers, close
+from diffusion_lessons.exercises import inputs
+from diffusion_lessons.exercises.checking import STILL_BROKEN, Exercise, as_numbers, close
+from diffusion_lessons.exercises.inputs import factor
 
 
-def draw_jump(g, k):
-    s, shape = drawing.schedule(g), drawing.shape(g, k)
-    return drawing.picture(g, shape), drawing.times(g, s.T, shape[0], k), drawing.noise(g, shape), s
+def sample_jump(g, k):
+    s, shape = inputs.schedule(g), inputs.shape(g, k)
+    return inputs.picture(g, shape), inputs.times(g, s.T, shape[0], k), inputs.noise(g, shape), s
 
 
 def jump(signal, noise):
-    """The jump with other factors: functions of (schedule, t) that give (B, 1, 1, 1)."""
+    """The jump with different factors: functions of (schedule, t) that give (B, 1, 1, 1)."""
     return lambda x0, t, eps, s: signal(s, t) * x0 + noise(s, t) * eps
 
 
@@ -29,17 +29,17 @@ def add_noise(x0, t, eps, schedule):
 
 
 ADD_NOISE = Exercise(
-    "2.1", "add_noise(x0, t, eps, schedule)", draw_jump, forward.add_noise,
-    reference=add_noise, shows=[forward.add_noise, forward.signal_and_noise],
-    praise="right: one jump to any t. In the mix, variances add up: alpha_bar + (1 - alpha_bar) = 1.",
+    "2.1", "add_noise(x0, t, eps, schedule)", sample_jump, forward.add_noise,
+    reference=add_noise, shows=[forward.add_noise, forward.alpha_sigma],
+    praise="right: one jump to any t. The variances add up to 1: alpha_bar + (1 - alpha_bar) = 1.",
     hints=["Pick alpha_bar of each picture's own time: schedule.alpha_bar[t] has shape (B,).",
-           "Make it fit the pictures: .float().reshape(-1, 1, 1, 1).",
+           "Give it the pictures' number of dimensions: .float().reshape(-1, 1, 1, 1).",
            "The picture is multiplied by sqrt(alpha_bar), the noise by sqrt(1 - alpha_bar), then both are "
            "added."],
     mistakes=[
         (jump(ab, lambda s, t: 1 - ab(s, t)),
          "you used alpha_bar and 1 - alpha_bar instead of their square roots. They are shares of the "
-         "variance; a factor on the numbers is a root of that."),
+         "variance; the numbers are multiplied by their roots."),
         (jump(ab, lambda s, t: (1 - ab(s, t)).sqrt()),
          "the picture is multiplied by alpha_bar instead of its square root."),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 1 - ab(s, t)),
@@ -47,7 +47,7 @@ ADD_NOISE = Exercise(
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 1 - ab(s, t).sqrt()),
          "the noise gets 1 - sqrt(alpha_bar); the root is of the whole: sqrt(1 - alpha_bar)."),
         (jump(lambda s, t: (1 - ab(s, t)).sqrt(), lambda s, t: ab(s, t).sqrt()),
-         "picture and noise have changed places: at small t the picture should prevail."),
+         "picture and noise are swapped: at small t the picture should prevail."),
         (jump(lambda s, t: ab(s, t - 1).sqrt(), lambda s, t: (1 - ab(s, t - 1)).sqrt()),
          "t is off by one: you took alpha_bar[t - 1]. Here alpha_bar[0] = 1 is the clean picture, so t "
          "itself is the index."),
@@ -59,19 +59,19 @@ ADD_NOISE = Exercise(
         (jump(lambda s, t: 1.0, lambda s, t: (1 - ab(s, t)).sqrt()),
          "the picture is not made smaller: it must be multiplied by sqrt(alpha_bar), or the variance grows "
          "beyond 1."),
-        (jump(lambda s, t: 1.0, lambda s, t: 1.0), "you added the noise as it is, whatever t."),
+        (jump(lambda s, t: 1.0, lambda s, t: 1.0), "you added the noise unscaled, at every t."),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 0.0),
          "the picture is made smaller, but there is no noise in it."),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: -(1 - ab(s, t)).sqrt()),
-         "the noise is taken away instead of added. (As good noise as any, but the training target would "
+         "the noise is subtracted instead of added. (It is noise all the same, but the training target would "
          "have the wrong sign.)"),
         (jump(lambda s, t: ab(s, t).sqrt(), lambda s, t: 2 * (1 - ab(s, t)).sqrt()),
          "the noise is added twice."),
     ])
 
 
-def draw_betas(g, k):
-    T, dtype = 1 if k % 3 == 1 else drawing.one(g, 6, 14), torch.float32 if k % 3 == 2 else torch.float64
+def sample_betas(g, k):
+    T, dtype = 1 if k % 3 == 1 else inputs.one(g, 6, 14), torch.float32 if k % 3 == 2 else torch.float64
     return (0.02 + 0.4 * torch.rand(T, generator=g, dtype=dtype),)
 
 
@@ -89,7 +89,7 @@ def alpha_bar_from_betas(beta):
 
 
 ALPHA_BAR = Exercise(
-    "2.2", "alpha_bar_from_betas(beta)", draw_betas, lambda beta: schedules.from_betas("yours", beta).alpha_bar,
+    "2.2", "alpha_bar_from_betas(beta)", sample_betas, lambda beta: schedules.from_betas("yours", beta).alpha_bar,
     reference=alpha_bar_from_betas, shows=[schedules.from_betas],
     remark="The package cuts beta at 0.999 and wraps the result in a Schedule; the middle line is the "
            "exercise.",
@@ -106,10 +106,10 @@ ALPHA_BAR = Exercise(
          "you multiplied the betas. What a step keeps is 1 - beta."),
         (lambda beta: torch.cumprod(beta, 0), "you multiplied the betas. What a step keeps is 1 - beta."),
         (lambda beta: with_one(1 - torch.cumsum(beta, 0)),
-         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, "
+         "you subtracted the betas one by one. Each step keeps a share of what is left: multiply, "
          "don't subtract."),
         (lambda beta: 1 - torch.cumsum(beta, 0),
-         "you took the betas away one after the other. Each step keeps a share of what is left: multiply, "
+         "you subtracted the betas one by one. Each step keeps a share of what is left: multiply, "
          "don't subtract."),
         (lambda beta: with_one(kept(beta).sqrt()),
          "that is sqrt(alpha_bar), the factor of the picture. alpha_bar is its square."),
@@ -126,16 +126,16 @@ ALPHA_BAR = Exercise(
     ])
 
 
-def draw_on(g, k):
+def sample_on(g, k):
     """From s to t: somewhere, a single step to the very end, all the way from the clean picture."""
-    schedule, shape = drawing.schedule(g), drawing.shape(g, k)
-    s = (drawing.one(g, 2, 5), schedule.T - 1, 0)[k % 3]
-    t = (s + drawing.one(g, 2, 5), schedule.T, drawing.one(g, 2, schedule.T))[k % 3]
-    return drawing.picture(g, shape), s, t, drawing.noise(g, shape), schedule
+    schedule, shape = inputs.schedule(g), inputs.shape(g, k)
+    s = (inputs.one(g, 2, 5), schedule.T - 1, 0)[k % 3]
+    t = (s + inputs.one(g, 2, 5), schedule.T, inputs.one(g, 2, schedule.T))[k % 3]
+    return inputs.picture(g, shape), s, t, inputs.noise(g, shape), schedule
 
 
 def further(shrink, add):
-    """x_s and eps with other factors: functions of (schedule, s, t)."""
+    """x_s and eps with different factors: functions of (schedule, s, t)."""
     return lambda x, s, t, eps, c: float(shrink(c, s, t)) * x + float(add(c, s, t)) * eps
 
 
@@ -150,20 +150,21 @@ def go_on(x_s, s, t, eps, schedule):
 
 
 GO_ON = Exercise(
-    "2.3", "go_on(x_s, s, t, eps, schedule)", draw_on,
+    "2.3", "go_on(x_s, s, t, eps, schedule)", sample_on,
     further(lambda c, s, t: stays(c, s, t).sqrt(), lambda c, s, t: (1 - stays(c, s, t)).sqrt()),
-    reference=go_on, shows=[forward.add_one_step, forward.add_noise],
-    remark="The package needs only its two ends: one step (s = t - 1), and the jump from the clean picture (s = 0).",
+    reference=go_on, shows=[forward.forward_step, forward.add_noise],
+    remark="The package has only the two special cases: one step (s = t - 1), and the jump "
+           "from the clean picture (s = 0).",
     praise="right: two Gaussians in a row are one, and one step and the jump from the picture are both cases of it.",
     hints=["Each step u keeps the share 1 - beta_u of the variance. What do the steps from s + 1 to t keep together?",
            "alpha_bar_t is the product of all shares up to t, so alpha_bar_t / alpha_bar_s is what those steps keep.",
            "kept = alpha_bar[t] / alpha_bar[s]; the picture is multiplied by sqrt(kept), the noise by sqrt(1 - kept)."],
     mistakes=[
         (further(lambda c, s, t: c.alpha_bar[t].sqrt(), lambda c, s, t: (1 - c.alpha_bar[t]).sqrt()),
-         "that is the jump from the clean picture. x_s has come a part of the way already: only the steps after s "
+         "that is the jump from the clean picture. x_s has already had the first s steps: only the steps after s "
          "count."),
         (further(lambda c, s, t: c.alpha_bar[t - s].sqrt(), lambda c, s, t: (1 - c.alpha_bar[t - s]).sqrt()),
-         "alpha_bar[t - s] is what the first t - s steps keep; you need those from s + 1 to t, which are others."),
+         "alpha_bar[t - s] is what the first t - s steps keep; you need those from s + 1 to t instead."),
         (further(stays, lambda c, s, t: 1 - stays(c, s, t)),
          "the square roots are missing: kept and 1 - kept are shares of the variance."),
         (further(lambda c, s, t: stays(c, s, t).sqrt(), lambda c, s, t: 1 - stays(c, s, t)),
@@ -171,32 +172,32 @@ GO_ON = Exercise(
         (further(stays, lambda c, s, t: (1 - stays(c, s, t)).sqrt()),
          "the picture is multiplied by kept instead of its square root."),
         (further(lambda c, s, t: stays(c, s, t).sqrt(), lambda c, s, t: (c.alpha_bar[s] - c.alpha_bar[t]).sqrt()),
-         "alpha_bar_s - alpha_bar_t is not what is added: x_s shrinks as a whole, its noise too, so 1 - kept is "
-         "needed to bring the variance back to 1."),
+         "alpha_bar_s - alpha_bar_t is not what is added: x_s is scaled down as a whole, its noise too, so 1 - kept "
+         "is needed to bring the variance back to 1."),
         (further(lambda c, s, t: (1 - c.beta[t]).sqrt(), lambda c, s, t: c.beta[t].sqrt()),
-         "that is one step, the last one; wanted are all steps from s + 1 to t."),
+         "that is one step, the last one; you need all steps from s + 1 to t."),
         (further(lambda c, s, t: 1.0, lambda c, s, t: (1 - stays(c, s, t)).sqrt()),
          "the picture is not made smaller first: without sqrt(kept) the numbers grow."),
         (further(lambda c, s, t: (1 - c.beta[s + 1:t + 1].sum()).clamp(min=0).sqrt(),
                  lambda c, s, t: c.beta[s + 1:t + 1].sum().clamp(max=1).sqrt()),
-         "you added the betas up. Each step works on what the one before has left: shares are multiplied."),
+         "you added up the betas. Each step works on what the one before has left: multiply the shares."),
         (further(lambda c, s, t: (c.alpha_bar[t] / c.alpha_bar[max(s - 1, 0)]).sqrt(),
                  lambda c, s, t: (1 - c.alpha_bar[t] / c.alpha_bar[max(s - 1, 0)]).sqrt()),
-         "s is off by one: step s has been taken already, the next is s + 1."),
+         "s is off by one: step s has already been taken, the next is s + 1."),
     ])
 
 
-def draw_length(g, k):
-    return ((10, 100, 1000)[k % 3] + drawing.one(g, 0, 9),)
+def sample_length(g, k):
+    return ((10, 100, 1000)[k % 3] + inputs.one(g, 0, 9),)
 
 
 def what_is_wrong(alpha_bar, T):
-    """Words for a schedule that will not do, the first thing that is wrong with it; else None."""
+    """The first thing that is wrong with a schedule, as a message; else None."""
     a = torch.from_numpy(as_numbers(alpha_bar))
     if a.shape != (T + 1,):
-        return f"wanted is one tensor of T + 1 numbers, alpha_bar for t = 0..T: here ({T + 1},)."
+        return f"return one tensor of T + 1 numbers, alpha_bar for t = 0..T: shape ({T + 1},)."
     if not a.isfinite().all():
-        return "there are infinite numbers or NaN in it."
+        return "it contains infinities or NaN."
     if a[0] != 1:
         return f"alpha_bar[0] is {a[0]:.4g}: t = 0 is the clean picture, so it must be 1, exactly."
     if not (a[1:] < a[:-1]).all():
@@ -206,16 +207,16 @@ def what_is_wrong(alpha_bar, T):
         return "alpha_bar[T] is not above 0. Take a very small number: 0 itself cannot be divided by."
     if a[-1] > 0.001:
         return (f"with T = {T}, {a[-1]:.1%} of the picture's variance is left at t = T. The loop starts from pure "
-                "noise, so x_T should be that: at most 0.1%. (Public code has this bug where T was made smaller.)")
+                "noise, so at most 0.1% may be left. (Public code has this bug where T was reduced.)")
     kept, lost = a[1:] / a[:-1], a[:-1] - a[1:]
     if kept.min() < 1e-4:
-        return f"step t = {int(kept.argmin()) + 1} wipes out everything at once: go down in more even steps."
+        return f"step t = {int(kept.argmin()) + 1} wipes out everything at once: decrease more evenly."
     if T >= 100 and a[T // 20] < 0.5:
-        return (f"half of the picture is gone at t = {T // 20} of {T} already: the rest of the steps turn noise into "
-                "noise. Begin with little.")
+        return (f"half of the picture is already gone at t = {T // 20} of {T}: the remaining steps only add noise to "
+                "noise. Start with little.")
     if lost.max() > 15 / T:
         return (f"step t = {int(lost.argmax()) + 1} of {T} takes away {lost.max():.0%} of the variance in one go, more "
-                f"than 15 / T = {15 / T:.1%}: go down in more even steps.")
+                f"than 15 / T = {15 / T:.1%}: decrease more evenly.")
     return None
 
 
@@ -223,37 +224,37 @@ def my_schedule(T):
     u = torch.arange(T + 1, dtype=torch.float64) / T                         # 0..1
     curve = 1 / (1 + torch.exp(12 * (u - 0.5)))                              # an S that falls
     curve = (curve - curve[-1]) / (curve[0] - curve[-1])                     # from exactly 1 to 0
-    return torch.cat([curve[:-1], curve[-2:-1] / 100])                       # and a last step that leaves a bit
+    return torch.cat([curve[:-1], curve[-2:-1] / 100])                       # and a last step that leaves a little
 
 
 OWN = Exercise(
-    "2.4", "my_schedule(T)", draw_length, my_schedule, reference=my_schedule,
+    "2.4", "my_schedule(T)", sample_length, my_schedule, reference=my_schedule,
     shows=[schedules.cosine, schedules.sigmoid, schedules.linear],
-    remark="Any curve will do that begins at 1, falls, and ends near 0. These are the ones in use.",
-    praise="right: it begins at the picture, it ends in noise, and it falls gently in between. It is a schedule.",
+    remark="Any curve will do that begins at 1, falls, and ends near 0. These are in common use.",
+    praise="right: it starts at the picture, ends in noise, and falls gently in between.",
     wrong=what_is_wrong,
     hints=["Think of a curve over u = t / T that starts at 1 and ends near 0: a cosine, an S, a power of 1 - u.",
-           "torch.arange(T + 1, dtype=torch.float64) / T gives the u. The last number must stay above 0.",
-           "For example alpha_bar = torch.cos(u * math.pi / 2) ** 2, with the last number made 1e-5."],
+           "torch.arange(T + 1, dtype=torch.float64) / T gives the u. The last number must be above 0.",
+           "For example alpha_bar = torch.cos(u * math.pi / 2) ** 2, with the last number set to 1e-5."],
     mistakes=[])
 
 
-def draw_machine(g, k):
-    """A machine that adds noise by a schedule that nobody has seen, and a time: in the middle, the first, the last."""
-    s, own = drawing.schedule(g), torch.Generator().manual_seed(drawing.one(g, 0, 10**6))
+def sample_machine(g, k):
+    """A noising function with a hidden schedule, and a time: in the middle, the first, the last."""
+    s, own = inputs.schedule(g), torch.Generator().manual_seed(inputs.one(g, 0, 10**6))
 
     def noising(x0, t):
         if x0.numel() > 10_000:
-            raise ValueError(f"at most 10,000 numbers at a time, not {x0.numel():,}: ask more often instead")
+            raise ValueError(f"at most 10,000 numbers at a time, not {x0.numel():,}: call it more often instead")
         return s.alpha_bar[t].sqrt().item() * x0 + (1 - s.alpha_bar[t]).sqrt().item() * torch.randn(
             x0.shape, generator=own)
 
-    middle = drawing.one(g, 3, int((s.alpha_bar > 0.3).sum()) - 1)
+    middle = inputs.one(g, 3, int((s.alpha_bar > 0.3).sum()) - 1)
     return noising, (middle, 1, s.T)[k % 3]
 
 
 def by_bright_picture(read=lambda signal: signal**2):
-    """So bright a picture that no noise shows: what is left of it is sqrt(alpha_bar)."""
+    """A picture so bright that the noise does not matter: it is multiplied by sqrt(alpha_bar)."""
     return lambda noising, t: read(noising(torch.full((1, 1, 1, 1), 1e6), t).item() / 1e6)
 
 
@@ -264,9 +265,9 @@ def measured_alpha_bar(noising, t):
 
 
 MEASURED = Exercise(
-    "2.5", "measured_alpha_bar(noising, t)", draw_machine, by_bright_picture(), reference=measured_alpha_bar,
+    "2.5", "measured_alpha_bar(noising, t)", sample_machine, by_bright_picture(), reference=measured_alpha_bar,
     tolerance=0.06,
-    praise="right: two known things went in, and what came out told the schedule.",
+    praise="right: a known picture went in, and the variance of what came out gave the schedule.",
     hints=["You may choose the picture. What comes out when all its pixels are 0?",
            "Then it is sqrt(1 - alpha_bar) times the noise: its variance is 1 - alpha_bar. Or give it a bright "
            "picture, and see what is left of it on average.",
@@ -279,20 +280,20 @@ MEASURED = Exercise(
          "that is sqrt(1 - alpha_bar), what the noise is multiplied by. Its square is the variance, 1 - alpha_bar."),
         (by_bright_picture(lambda signal: 1 - (1 - signal**2) ** 0.5),
          "you took 1 minus the standard deviation of the noise; it is the variance that is 1 - alpha_bar."),
-        (by_bright_picture(lambda signal: 1.0), "that says that nothing is lost. Something is: measure it."),
+        (by_bright_picture(lambda signal: 1.0), "that would mean that nothing is lost. Something is: measure it."),
     ])
 
 
-def draw_noisy(g, k):
-    """Large pictures, so that there is much noise to look at; the first at t = 0, where there is none."""
-    s, shape = drawing.schedule(g), (drawing.one(g, 4, 6), 3, drawing.one(g, 36, 40), drawing.one(g, 41, 45))
+def sample_noisy(g, k):
+    """Large pictures, so that there is much noise to measure; the first at t = 0, where there is none."""
+    s, shape = inputs.schedule(g), (inputs.one(g, 4, 6), 3, inputs.one(g, 36, 40), inputs.one(g, 41, 45))
     t = 2 + torch.randperm(s.T - 1, generator=g)[:shape[0]]
     t[0] = 0
-    return drawing.picture(g, shape), t, s, drawing.one(g, 0, 10**6)
+    return inputs.picture(g, shape), t, s, inputs.one(g, 0, 10**6)
 
 
 def three_times(noisy, x0, t, schedule, seed):
-    """What it makes, what it makes next, and what it makes when it begins anew."""
+    """Its first result, its second, and its first again with a new generator of the same seed."""
     g = torch.Generator().manual_seed(seed)
     made = [noisy(x0, t, schedule, g), noisy(x0, t, schedule, g),
             noisy(x0, t, schedule, torch.Generator().manual_seed(seed))]
@@ -300,12 +301,15 @@ def three_times(noisy, x0, t, schedule, seed):
 
 
 def what_is_wrong_with_noise(made, x0, t, schedule, seed):
-    """Words for noise that is not independent, Gaussian, of mean 0 and spread 1. Six sigma: it hardly ever errs."""
+    """A message about noise that is not independent, Gaussian, of mean 0 and standard deviation 1; else None.
+
+    The limits are six standard errors, so that right noise hardly ever fails.
+    """
     made = torch.from_numpy(as_numbers(made))
     if made.shape[1:] != x0.shape:
-        return f"the result has shape {tuple(made.shape[1:])}, wanted is {tuple(x0.shape)}."
+        return f"the result has shape {tuple(made.shape[1:])}; it should have shape {tuple(x0.shape)}."
     if not close(made[0], made[2]):
-        return ("it gives another result each time, though its generator begins anew: all that is random comes from g, "
+        return ("it gives a different result each time, though g has the same seed: draw all random numbers with "
                 "generator=g.")
     if not close(made[0][t == 0], x0[t == 0]):
         return "at t = 0 the picture itself should come out: there is no noise yet."
@@ -314,60 +318,60 @@ def what_is_wrong_with_noise(made, x0, t, schedule, seed):
     n = first[0].numel()
     for picture, eps in zip(x0[t > 0], first):
         if not abs(eps.mean()) < 6 / n**0.5:
-            return f"the noise has a mean of {eps.mean():.2f}; wanted is 0."
+            return f"the noise has a mean of {eps.mean():.2f}; it should be 0."
         if not abs(eps.std() - 1) < 6 / (2 * n) ** 0.5:
-            return f"the noise has a standard deviation of {eps.std():.2f}; wanted is 1."
+            return f"the noise has a standard deviation of {eps.std():.2f}; it should be 1."
         if not abs((picture * eps).mean()) < 6 / n**0.5:
             return "the noise depends on the picture."
     if not abs((first**4).mean() - 3) < 6 * (96 / first.numel()) ** 0.5:
         return (f"mean and standard deviation are right, but it is not Gaussian: the mean of eps^4 is "
                 f"{(first**4).mean():.2f}, and should be 3.")
     if close(first, second):
-        return "asked twice, it draws the same noise again: take new numbers from g each time."
+        return "called twice, it gives the same noise: draw new numbers from g each time."
     if most_alike(torch.stack([first, second])) > 7:
-        return "the numbers are not independent: the same noise comes again, within a picture or in another one."
+        return "the numbers are not independent: noise repeats within a picture or in another one."
     return None
 
 
 def most_alike(x):
-    """The largest correlation of a sequence with itself, moved by any distance; in sigmas of independent numbers."""
+    """The largest autocorrelation of a sequence at any lag, in standard errors of independent numbers."""
     x = (x - x.mean()).flatten().numpy()
     power = np.abs(np.fft.rfft(x, 2 * len(x))) ** 2
     return np.abs(np.fft.irfft(power)[1:len(x)]).max() / (x**2).sum() * len(x) ** 0.5
 
 
 def noised_by(draw):
-    """The lesson's code with another line for the noise: draw(x0, g)."""
+    """The lesson's code with a different line for the noise: draw(x0, g)."""
     return lambda x0, t, s, g: forward.add_noise(x0, t, draw(x0, g), s)
 
 
 def one_by_one(x0, g):
-    """Noise for each picture of its own, in float64."""
+    """Separate noise for each picture, in float64."""
     return torch.stack([torch.randn(x.shape, generator=g, dtype=torch.float64) for x in x0])
 
 
-def mended_noisy(x0, t, schedule, g):
+def fixed_noisy(x0, t, schedule, g):
     alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
     eps = torch.randn(x0.shape, generator=g)
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
 
 
-MENDED = Exercise(
-    "2.6", "mended_noisy(x0, t, schedule, g)", draw_noisy,
-    noised_by(lambda x0, g: torch.randn(x0.shape, generator=g)), reference=mended_noisy,
-    others=(noised_by(lambda x0, g: torch.empty_like(x0).normal_(generator=g)), noised_by(one_by_one)),
+FIXED = Exercise(
+    "2.6", "fixed_noisy(x0, t, schedule, g)", sample_noisy,
+    noised_by(lambda x0, g: torch.randn(x0.shape, generator=g)), reference=fixed_noisy,
+    alternatives=(noised_by(lambda x0, g: torch.empty_like(x0).normal_(generator=g)), noised_by(one_by_one)),
     use=three_times, wrong=what_is_wrong_with_noise,
-    praise="mended: mean 0 and spread 1, as the schedule believes.",
+    praise="fixed: mean 0 and standard deviation 1, as the schedule assumes.",
     hints=["What should the mean and the standard deviation of eps be? What are they?",
            "torch.rand and torch.randn are different things."],
     mistakes=[
-        (noised_by(lambda x0, g: torch.rand(x0.shape, generator=g)), AS_IT_WAS),
+        (noised_by(lambda x0, g: torch.rand(x0.shape, generator=g)), STILL_BROKEN),
         (noised_by(lambda x0, g: torch.rand(x0.shape, generator=g) - 0.5),
-         "the mean is 0 now, but its spread is 0.29, and should be 1."),
+         "the mean is 0 now, but the standard deviation is 0.29 and should be 1."),
         (noised_by(lambda x0, g: 2 * torch.rand(x0.shape, generator=g) - 1),
-         "the mean is 0 now, but its spread is 0.58, and should be 1."),
+         "the mean is 0 now, but the standard deviation is 0.58 and should be 1."),
         (noised_by(lambda x0, g: (torch.rand(x0.shape, generator=g) - 0.5) * 12**0.5),
-         "mean 0 and spread 1: nearly. But it is still even noise, with hard ends; the sampler will start from a "
+         "mean and standard deviation are right, but it is still uniform noise; the sampler starts from a "
          "Gaussian."),
         (noised_by(lambda x0, g: 0.5 + torch.randn(x0.shape, generator=g)), "it is Gaussian now, but its mean is 0.5."),
         (noised_by(lambda x0, g: torch.randn(x0.shape[1:], generator=g).expand_as(x0)),
@@ -376,4 +380,4 @@ MENDED = Exercise(
          "it is squeezed into 0..1 again: leave the Gaussian as it is."),
     ])
 
-EXERCISES = [ADD_NOISE, ALPHA_BAR, GO_ON, OWN, MEASURED, MENDED]
+EXERCISES = [ADD_NOISE, ALPHA_BAR, GO_ON, OWN, MEASURED, FIXED]

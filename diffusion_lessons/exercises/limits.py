@@ -3,30 +3,32 @@
 import contextlib
 import ctypes
 import threading
+from collections.abc import Callable
+from typing import Any
 
 SECONDS = 10.0    # far longer than any right answer takes
 
 
 class TooLong(Exception):
-    """It was not back in time."""
+    """The function did not return in time."""
 
 
 class Stop(BaseException):
-    """Raised inside a function that has to end; no `except Exception` of its own holds it up."""
+    """Raised inside a function that has to end; no `except Exception` of its own catches it."""
 
 
-def within(seconds, function, *arguments):
-    """What the function gives back, or the exception it raises; TooLong when it takes longer than that.
+def within(seconds: float, function: Callable, *arguments: Any) -> Any:
+    """Call a function and return its result, or raise its exception; raise TooLong when it takes longer than that.
 
-    It runs in a thread of its own, and is stopped at its next line of Python. What waits inside a library ends when
-    that comes back: nobody waits for it.
+    It runs in a thread of its own and is stopped at its next line of Python. A call that hangs inside a library ends
+    when the library returns: nobody waits for it.
     """
-    outcome = {}
+    outcome: dict[str, Any] = {}
 
-    def work():
+    def work() -> None:
         try:
             outcome["result"] = function(*arguments)
-        except BaseException as error:    # handed on below, to whoever called
+        except BaseException as error:    # raised again below, in the caller's thread
             outcome["error"] = error
 
     thread = threading.Thread(target=work, daemon=True)
@@ -43,8 +45,8 @@ def within(seconds, function, *arguments):
     return outcome["result"]
 
 
-def stop(thread):
-    """Raise Stop inside a thread that still runs."""
+def stop(thread: threading.Thread) -> None:
+    """Raise Stop inside a thread that is still running."""
     with contextlib.suppress(ValueError):
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Stop))
     thread.join(0.5)

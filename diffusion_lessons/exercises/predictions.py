@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import display
 
-from diffusion_lessons.classroom.widgets import NAMES, close
+from diffusion_lessons.classroom.widgets import LABELLING, close
 from diffusion_lessons.exercises import record
 from diffusion_lessons.exercises.showing import Box
 
@@ -187,22 +187,25 @@ def comment(question: Question) -> str:
 
 
 class Form:
-    """The widget that asks: radio buttons or a text field, and a line of words below."""
+    """The widget that asks: buttons or a text field, and a line of text below."""
 
     def __init__(self, question: Question, trouble: str = "") -> None:
         self.question, said = question, said_before(question)
-        wide = dict(style={"description_width": "initial"}, layout=widgets.Layout(width="auto", max_width="100%"))
-        if question.choices:
-            self.control = widgets.RadioButtons(options=[str(choice) for choice in question.choices],
-                                                value=None if said is None else str(said),
-                                                description=question.text, **wide)
+        layout = widgets.Layout(width="auto", max_width="100%")
+        self.control: widgets.Widget
+        if question.choices:    # not RadioButtons: their arrow keys are JupyterLab's own
+            self.control = widgets.ToggleButtons(options=[str(choice) for choice in question.choices],
+                                                 value=None if said is None else str(said), layout=layout,
+                                                 description=question.text,
+                                                 style={"description_width": "initial", "button_width": "auto"})
         else:
             self.control = widgets.Text(value="" if said is None else f"{said:g}", placeholder=question.wanted,
-                                        description=question.text, continuous_update=False, **wide)
+                                        description=question.text, continuous_update=False, layout=layout,
+                                        style={"description_width": "initial"})
         self.line = widgets.HTML()
         self.tell(trouble or comment(question))
         self.control.observe(self.changed, "value")
-        self.box = widgets.VBox([self.control, self.line, widgets.HTML(NAMES)])
+        self.box = widgets.VBox([self.control, self.line, widgets.HTML(LABELLING)])
         self.box.add_class("dl-widget")
 
     def changed(self, change: Any) -> None:

@@ -1,4 +1,4 @@
-"""How a verdict, a hint and a solution look: a box or code in a notebook, plain text elsewhere."""
+"""How verdicts, hints, predictions and solutions look: a box or code in a notebook, plain text elsewhere."""
 
 import html
 import inspect
@@ -12,22 +12,22 @@ SIGNS = {"right": (GREEN, "\u2713"), "not yet": (VERMILLION, "\u2717"), "not tri
 
 
 class Box:
-    """A few words with a coloured edge and a sign, so that the colour is not needed to read it.
+    """A short text with a coloured edge and a sign, so that it can be read without the colour.
 
-    The words keep the page's own colour: one that can be read on white is too dark for a dark page.
+    The text keeps the page's own colour: one that is legible on white is too dark for a dark page.
     """
 
-    def __init__(self, kind, words):
-        self.kind, self.words = kind, words
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind, self.text = kind, text
 
-    def __repr__(self):
-        return f"{SIGNS[self.kind][1]} {self.words}"
+    def __repr__(self) -> str:
+        return f"{SIGNS[self.kind][1]} {self.text}"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         colour, sign = SIGNS[self.kind]
         return (f'<div style="border-left:6px solid {colour};padding:6px 12px;margin:4px 0;white-space:pre-wrap;'
                 f'font-family:sans-serif;font-size:15px;line-height:1.45"><b>{sign}</b> '
-                f"{html.escape(self.words)}</div>")
+                f"{html.escape(self.text)}</div>")
 
 
 class Report:
@@ -78,20 +78,20 @@ class Report:
 
 
 class Code:
-    """Source code, coloured by whatever shows the notebook."""
+    """Source code, highlighted by whatever shows the notebook."""
 
-    def __init__(self, source, remark=""):
+    def __init__(self, source: str, remark: str = "") -> None:
         self.source, self.remark = source, remark
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"# {self.remark}\n\n" if self.remark else "") + self.source
 
-    def _repr_markdown_(self):
+    def _repr_markdown_(self) -> str:
         return f"{self.remark}\n\n```python\n{self.source}```\n"
 
 
-def source_of(thing):
-    """The source of a function, method or property of the package, after a line that says where it stands."""
-    function = thing.fget if isinstance(thing, property) else thing
+def source_of(thing: Any) -> str:
+    """The source of a function, method or property of the package, after a line that names its file."""
+    function: Any = thing.fget if isinstance(thing, property) else thing
     where = f"# {function.__module__.replace('.', '/')}.py"
     return f"{where}\n{textwrap.dedent(inspect.getsource(function)).rstrip()}\n"

@@ -1,6 +1,6 @@
-"""Grade a folder of notebooks: each learner's functions are judged as `check` judges them, but out of reach.
+"""Grade a folder of notebooks: each learner's functions are checked as `check` does it, but out of their reach.
 
-This process holds the inputs, the answers and the judging. What learners wrote runs in a child, see `sandbox`.
+This process holds the inputs, the answers and the checks. What learners wrote runs in a worker process, see `sandbox`.
 """
 
 import builtins
@@ -9,47 +9,48 @@ import inspect
 import os
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from diffusion_lessons.exercises import EXERCISES, judging
-from diffusion_lessons.exercises.judging import Raised, Verdict, describe, judge
+from diffusion_lessons.exercises import EXERCISES, checking
+from diffusion_lessons.exercises.checking import Exercise, Raised, Verdict, check_attempt, describe
 from diffusion_lessons.exercises.limits import TooLong, within
 from diffusion_lessons.grading import notebook, wire
-from diffusion_lessons.grading.sandbox import Lost, Sandbox
+from diffusion_lessons.grading.sandbox import Sandbox
 
 READING = 20.0      # seconds to read a notebook, before anything in it is run
-GRADING = 180.0     # seconds that the code of a notebook may run; honest code takes one or two
+GRADING = 180.0     # seconds that the code of one notebook may run; honest code takes one or two
 
 
 class Row(NamedTuple):
-    """One line of the CSV. state: "right", "not yet", "not tried", "missing", "not read" or "not judged"."""
+    """One line of the CSV. state: "right", "not yet", "not tried", "missing", "not read" or "not checked"."""
 
     who: str
     notebook: str
     exercise: str
     state: str
-    words: str
+    message: str
     isolated: str = ""    # "yes" or "not isolated"; empty where nothing was run
 
 
 class Remote:
-    """A learner's function that lives in the sandbox; it is called like any other."""
+    """A learner's function in the sandbox; it is called like any other."""
 
-    def __init__(self, sandbox, parameters):
+    def __init__(self, sandbox: Sandbox, parameters: list | None) -> None:
         self.sandbox = sandbox
         if parameters is not None:
             self.__signature__ = inspect.Signature([
                 inspect.Parameter(name, kind, default=inspect.Parameter.empty if default is None else Shown(default))
                 for name, kind, default in parameters])
 
-    def __call__(self, *arguments):
-        # a little less than `judge` allows, so that it is the child that ends, and not only the waiting for it
-        reply = answer(self.sandbox.call(list(arguments), 0.9 * judging.SECONDS))
+    def __call__(self, *arguments: Any) -> Any:
+        # a little less than `check_attempt` allows, so that the worker ends and not only the wait for it
+        reply = answer(self.sandbox.call(list(arguments), 0.9 * checking.SECONDS))
         inputs = wire.tensors(arguments)
-        for k, value in reply["changed"]:    # written into there, so written into here
+        for k, value in reply["changed"]:    # changed there, so changed here
             inputs[k].data = value.to(inputs[k].dtype)
         return reply["result"]
 
@@ -60,8 +61,8 @@ class Shown(str):
     __repr__ = str.__str__
 
 
-def answer(reply):
-    """The reply, if it is none about an exception; else that exception."""
+def answer(reply: dict[str, Any]) -> dict[str, Any]:
+    """The worker's reply. Raises Raised when it reports an exception."""
     if "raised" not in reply:
         return reply
     kind = getattr(builtins, reply["base"], None)
@@ -70,55 +71,59 @@ def answer(reply):
     raise Raised(kind, str(reply["raised"]), str(reply["message"]), line)
 
 
-def grade_exercise(exercise, attempts, sandbox, modules):
-    """(Verdict, whether something was run): on the last attempt that was begun, so not on a fresh copy of the cell."""
+def grade_exercise(exercise: Exercise, attempts: Sequence[notebook.Attempt], sandbox: Sandbox,
+                   modules: dict[str, str]) -> tuple[Verdict, bool]:
+    """(Verdict, whether something was run), on the last attempt that is more than the untouched stub."""
     verdicts = []
     for attempt in reversed(attempts):
         verdicts.append((grade_attempt(exercise, attempt, sandbox, modules), not attempt.idle))
-        if verdicts[-1][0].state != "not tried" and verdicts[-1][0].words != judging.AS_IT_WAS:
+        if verdicts[-1][0].state != "not tried" and verdicts[-1][0].message != checking.STILL_BROKEN:
             return verdicts[-1]
         if sandbox.spent > GRADING:
             break
     return verdicts[0]
 
 
-def grade_attempt(exercise, attempt, sandbox, modules):
-    """The Verdict on one attempt of a notebook, whatever it does. modules: {name: text}, the learner's own"""
+def grade_attempt(exercise: Exercise, attempt: notebook.Attempt, sandbox: Sandbox, modules: dict[str, str]) -> Verdict:
+    """The Verdict on one attempt of a notebook, whatever it does.
+
+    modules: {name: text}, the learner's own
+    """
     if attempt.idle:
-        return judge(exercise, ...)
-    lent = {f"{function.__module__}.{function.__name__}": function for function in exercise.given}
-    code = {"cells": attempt.cells, "attempt": attempt.expression, "lent": lent, "modules": modules}
+        return check_attempt(exercise, ...)
+    exposed = {f"{function.__module__}.{function.__name__}": function for function in exercise.may_call}
+    code = {"cells": attempt.cells, "attempt": attempt.expression, "exposed": exposed, "modules": modules}
     trains = bool(exercise.use)
-    if trains:    # what it is used for happens there, too: only numbers come back
+    if exercise.use is not None:    # it is used over there, too: only numbers come back
         name, line, text = attempt.expression
         code["cells"] = [*attempt.cells, ("use", f"import torch\n{inspect.getsource(exercise.use)}", [0, 1])]
         code["attempt"] = name, line, f"lambda *case: {exercise.use.__name__}({text}, *case)"
         exercise = exercise.plain()
     try:
-        found = answer(sandbox.load(code, judging.SECONDS, trains))
+        found = answer(sandbox.load(code, checking.SECONDS, trains))
         if found["type"] in ("ellipsis", "NoneType"):
-            return judge(exercise, ...)
+            return check_attempt(exercise, ...)
         if not found["callable"]:
-            return judge(exercise, type(found["type"], (), {})())
-        return judge(exercise, Remote(sandbox, found["parameters"]))
+            return check_attempt(exercise, type(found["type"], (), {})())
+        return check_attempt(exercise, Remote(sandbox, found["parameters"]))
     except Raised as error:
         return describe(error, None)
-    except (TooLong, Lost) as error:
-        return Verdict("not yet", str(error) or f"its cells were not through after {judging.SECONDS:g} seconds.")
+    except TooLong:
+        return Verdict("not yet", f"its cells took more than {checking.SECONDS:g} seconds.")
     except Exception as error:    # one exercise must not end the grading of the others
-        return Verdict("not judged", f"it could not be judged ({type(error).__name__}: {error}).")
+        return Verdict("not checked", f"it could not be checked ({type(error).__name__}: {error}).")
 
 
-def grade_notebook(path, who, name, sandbox):
-    """Yield the rows of one notebook: one for each exercise of the lessons that it belongs to."""
+def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterator[Row]:
+    """Yield the rows of one notebook: one for each exercise of its lessons."""
     try:
         found = within(READING, notebook.read, path)
     except TooLong:
         yield Row(who, name, "", "not read", f"it could not be read within {READING:g} seconds.")
         return
     except Exception as error:    # nor must one notebook
-        words = str(error) if isinstance(error, (ValueError, OSError)) else f"it could not be read ({error!r})"
-        yield Row(who, name, "", "not read", words)
+        message = str(error) if isinstance(error, (ValueError, OSError)) else f"it could not be read ({error!r})"
+        yield Row(who, name, "", "not read", message)
         return
     wanted = exercises_of(found, path)
     if not wanted:
@@ -130,66 +135,67 @@ def grade_notebook(path, who, name, sandbox):
             why = found.unused.get(id) or f"was not found.{note}"
             yield Row(who, name, id, "missing", f'check("{id}", ...) {why}')
         elif sandbox.spent > GRADING:
-            yield Row(who, name, id, "not judged", f"the exercises before it took more than {GRADING:g} seconds.")
+            yield Row(who, name, id, "not checked", f"the exercises before it took more than {GRADING:g} seconds.")
         else:
             verdict, was_run = grade_exercise(EXERCISES[id], found.attempts[id], sandbox, found.modules)
-            words = " ".join(verdict.words.split()) + (note if "is not defined" in verdict.words else "")
-            yield Row(who, name, id, verdict.state, words,
+            message = " ".join(verdict.message.split()) + (note if "is not defined" in verdict.message else "")
+            yield Row(who, name, id, verdict.state, message,
                       "" if not was_run else "yes" if sandbox.isolated else "not isolated")
 
 
-def exercises_of(found, path):
-    """The exercises of all lessons that a notebook has checks of; if there are none, of the one in its file's name."""
+def exercises_of(found: notebook.Notebook, path: Path) -> list[str]:
+    """The exercises of the lessons whose checks a notebook has; if it has none, of the lesson in its file's name."""
     lessons = {id.split(".")[0] for id in [*found.attempts, *found.unused] if id in EXERCISES}
     lessons = lessons or set(re.findall(r"^0(\d)_", path.name))
     return [id for id in EXERCISES if id.split(".")[0] in lessons]
 
 
-def notebooks_in(folder):
+def notebooks_in(folder: Path) -> list[Path]:
     """The notebooks in a folder and below, in order. Raises ValueError when there are none.
 
-    What begins with a dot is no learner's (checkpoints, a Mac's ._ files), nor is __MACOSX.
+    Names that begin with a dot (checkpoints, a Mac's ._ files) and __MACOSX are left out.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    found, closed = [], []
+    found: list[Path] = []
+    closed: list[OSError] = []
     for place, folders, files in os.walk(folder, onerror=closed.append):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found += [Path(place, name) for name in files if name.lower().endswith(".ipynb") and name[0] != "."]
-    found += [Path(error.filename) for error in closed]    # to be told of in a row of their own
+    found += [Path(error.filename) for error in closed]    # each gets a row that says so
     if not found:
         raise ValueError(f"there is no notebook (.ipynb) in {folder}")
     return sorted(found)
 
 
-def grade_folder(folder, progress=False):
+def grade_folder(folder: str | Path, progress: bool = False) -> Iterator[Row]:
     """An iterator over the rows of all notebooks in a folder and below. Raises ValueError when there are none.
 
-    A learner is called after the folder that the notebook lies in, such as "ann" or "section1/ann"; a notebook that
-    lies in `folder` itself counts for a learner of its own name.
+    A learner is named after the folder of the notebook, such as "ann" or "section1/ann"; for a notebook in `folder`
+    itself, after the notebook.
     """
     folder = Path(folder)
     return (row for path in tqdm(notebooks_in(folder), desc="grading", unit="notebook", disable=not progress)
             for row in rows_of(path, folder))
 
 
-def rows_of(path, folder):
-    """Yield the rows of one notebook of a folder, which gets a sandbox of its own."""
+def rows_of(path: Path, folder: Path) -> Iterator[Row]:
+    """Yield the rows of one notebook in a folder, run in a sandbox of its own."""
     place = path.relative_to(folder)
     who = place.parent.as_posix() if len(place.parts) > 1 else place.stem
     with Sandbox(hidden=[folder]) as sandbox:
         yield from grade_notebook(path, readable(who), readable(place.as_posix()), sandbox)
 
 
-def readable(name):
-    """A file's name as text: what a Mac writes in two characters in one, and what is no text at all as \\udcff."""
+def readable(name: str) -> str:
+    """A file's name in composed Unicode characters (a Mac decomposes them); undecodable bytes become \\udcff."""
     return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
 
 
-def write_csv(rows, out):
-    """All rows as a table for a spreadsheet, each written as it comes. Returns them as a list.
+def write_csv(rows: Iterable[Row], out: str | Path) -> list[Row]:
+    """Write the rows as a table for a spreadsheet, each as it comes, and return them as a list.
 
-    The file is opened before the first row is asked for: what is wrong with it shows at once. Raises OSError.
+    The file is opened before the first row is made, so that a bad path shows at once. Raises OSError.
     """
     out, kept = Path(out), []
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -204,13 +210,13 @@ def write_csv(rows, out):
     return kept
 
 
-def harmless(cell):
-    """A cell's text on one line, which no spreadsheet takes for a formula, nor what follows a separator in it."""
+def harmless(cell: str) -> str:
+    """A cell's text on one line, so that no spreadsheet takes it, or a part behind a separator, for a formula."""
     return re.sub(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])", r"\1'", " ".join(cell.split()))
 
 
-def summary(rows):
-    """A line for each learner: how many of the exercises that were handed out are right."""
+def summary(rows: Sequence[Row]) -> str:
+    """One line for each learner: how many of the exercises of their notebooks are right."""
     lines, width = [], max(len(row.who) for row in rows)
     for who in dict.fromkeys(row.who for row in rows):
         mine = [row for row in rows if row.who == who]

@@ -1,4 +1,4 @@
-"""What a learner's notebook holds: read as IPython reads it, without running any of it."""
+"""The attempts in a learner's notebook: parsed as IPython parses it, without running any of it."""
 
 import __future__
 
@@ -9,44 +9,45 @@ import json
 import re
 import types
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-from diffusion_lessons.exercises.judging import is_stub
+from diffusion_lessons.exercises.checking import is_stub
 
-LARGEST_FILE = 100 << 20    # bytes; outputs with films are large
+LARGEST_FILE = 100 << 20    # bytes; outputs with animations are large
 LARGEST_MODULE = 1 << 20
 MOST_CELLS = 2_000
 LONGEST_CELL = 100_000      # characters
 MOST_ATTEMPTS = 20          # at one exercise
 
-CELL_MAGIC = "get_ipython().run_cell_magic"    # what IPython makes of a first line such as %%time
+CELL_MAGIC = "get_ipython().run_cell_magic"    # what IPython turns a first line such as %%time into
 RUN_THE_CELL = ("time", "capture", "prun", "timeit")    # the cell magics that run their cell as Python here
 RUN_THE_LINE = ("time", "prun", "timeit")
 CHECK = re.compile(r"""\bcheck\(\s*(?:id\s*=\s*)?["'](\d+\.\d+)["']""")
-# Annotations stay unread: they may name what belongs to the package. And a cell may await.
+# Annotations are not evaluated: they may name parts of the package. And a cell may await.
 FLAGS = __future__.annotations.compiler_flag | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What was handed to one `check`, and the code that it stands on."""
+    """What was passed to one `check`, and the code that it depends on."""
 
-    cells: list         # (name, text, numbers of the top-level statements to run)
-    expression: tuple   # (name of the cell, line, text)
-    idle: bool          # `...`, None, or a function whose body is still empty
+    cells: list[tuple[str, str, list[int]]]    # (name, text, numbers of the top-level statements to run)
+    expression: tuple[str, int, str]           # (name of the cell, line, text)
+    idle: bool                                 # `...`, None, or a function whose body is still empty
 
 
 @dataclass(frozen=True)
 class Notebook:
     """What there is to grade in a notebook."""
 
-    attempts: dict = field(default_factory=dict)    # {exercise: [Attempt, ...]}, in the order of the cells
-    unused: dict = field(default_factory=dict)      # {exercise: why a check that stands there is not one}
-    broken: dict = field(default_factory=dict)      # {name of a cell: why it is not Python}
-    modules: dict = field(default_factory=dict)     # {name: text}: the learner's own, which the notebook imports
+    attempts: dict[str, list[Attempt]] = field(default_factory=dict)    # {exercise: [...]}, in the order of the cells
+    unused: dict[str, str] = field(default_factory=dict)     # {exercise: why a check in the text does not count}
+    broken: dict[str, str] = field(default_factory=dict)     # {name of a cell: why it is not Python}
+    modules: dict[str, str] = field(default_factory=dict)    # {name: text}: the learner's own, which it imports
 
 
 @dataclass(frozen=True)
@@ -56,28 +57,31 @@ class Statement:
     cell: int
     number: int
     node: ast.stmt
-    assigns: set
-    reads: set
+    assigns: set[str]
+    reads: set[str]
 
 
-def read(path):
-    """The Notebook in a file. Raises ValueError with the reason when there is none."""
-    path, found, texts, statements, imports = Path(path), Notebook(), [], [], set()
+def read(path: str | Path) -> Notebook:
+    """Read the Notebook in a file. Raises ValueError with the reason when there is none."""
+    path, found = Path(path), Notebook()
+    texts: list[str] = []
+    statements: list[Statement] = []
+    imports: set[str] = set()
     for kind, source in sources(path):
         if kind != "code":
-            pass_over(found, source, f"stands in a {kind} cell, which is never run: make it a code cell.")
+            pass_over(found, source, f"is in a {kind} cell, which is never run: make it a code cell.")
             continue
         k, name, before = len(texts), f"cell {len(texts) + 1}", len(statements)
         texts.append("")
         try:
             texts[k], magic = python_of(source, found.modules)
             nodes, codes = compiled(texts[k], name)
-        except Exception as error:    # whatever IPython, the parser or the compiler has against it
+        except Exception as error:    # raised by IPython, the parser or the compiler
             found.broken[name] = reason(error)
-            pass_over(found, source, f"stands in {name}, which is not Python: {reason(error)}.")
+            pass_over(found, source, f"is in {name}, which is not Python: {reason(error)}.")
             continue
         if not nodes and magic:
-            pass_over(found, source, f"stands in a cell that begins with %%{magic}: it is not run as Python.")
+            pass_over(found, source, f"is in a cell that begins with %%{magic}: it is not run as Python.")
         for number, (node, code) in enumerate(zip(nodes, codes)):
             statements.append(Statement(k, number, node, assigned(node, code), names_read(code)))
             imports |= imported(node)
@@ -85,13 +89,13 @@ def read(path):
                 attempts = found.attempts.setdefault(id, [])
                 attempts.append(attempt(texts, statements, (name, node.lineno, text)))
                 del attempts[:-MOST_ATTEMPTS]
-        if magic == "timeit":    # what it assigns does not outlive it
+        if magic == "timeit":    # its assignments do not outlive it
             del statements[before:]
     add_modules(found.modules, path.parent, imports)
     return found
 
 
-def sources(path):
+def sources(path: Path) -> list[tuple[str, str]]:
     """[(kind of cell, its text)] of a notebook file in any of JSON's encodings. Raises ValueError."""
     data = content(path, LARGEST_FILE)
     if not data.strip():
@@ -102,36 +106,36 @@ def sources(path):
             raise ValueError("this is a notebook in the format of 2014: open it in JupyterLab and save it")
         cells = [(str(cell["cell_type"]), "".join(cell["source"])) for cell in found["cells"]]
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is no notebook, or a damaged one (line {error.lineno}: {error.msg})") from error
+        raise ValueError(f"this is not a notebook, or it is damaged (line {error.lineno}: {error.msg})") from error
     except (UnicodeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"this is no notebook, or a damaged one ({type(error).__name__})") from error
+        raise ValueError(f"this is not a notebook, or it is damaged ({type(error).__name__})") from error
     if len(cells) > MOST_CELLS:
-        raise ValueError(f"it has {len(cells):,} cells; {MOST_CELLS:,} are read at most")
+        raise ValueError(f"it has {len(cells):,} cells; at most {MOST_CELLS:,} are read")
     return cells
 
 
-def content(path, most):
-    """The bytes of a regular file: a link could lead anywhere, and a pipe would never end. Raises ValueError."""
+def content(path: Path, most: int) -> bytes:
+    """The bytes of a regular file: a link could lead anywhere, and a pipe might never end. Raises ValueError."""
     if path.is_symlink() or not path.is_file():
-        raise ValueError("this is a link, a device or a folder that cannot be opened: put the file itself there")
+        raise ValueError("this is a link, a device or an unreadable folder: put the file itself there")
     size = path.stat().st_size
     if size > most:
-        raise ValueError(f"the file has {size / 2**20:,.0f} MiB; {most / 2**20:.0f} are read at most")
+        raise ValueError(f"the file has {size / 2**20:,.0f} MiB; at most {most / 2**20:.0f} are read")
     return path.read_bytes()
 
 
-def as_python(source):
-    """A cell as the Python that IPython makes of it: `x?`, %magics and !commands become calls."""
+def as_python(source: str) -> str:
+    """The Python that IPython makes of a cell: `x?`, %magics and !commands become calls."""
     return TransformerManager().transform_cell(source)
 
 
-def python_of(source, modules):
-    """(text, cell magic or None): the Python of a cell that runs in the notebook, so none for %%bash.
+def python_of(source: str, modules: dict[str, str]) -> tuple[str, str | None]:
+    """(text, cell magic or None): the Python of a cell that runs in the notebook, so an empty text for %%bash.
 
-    What %%writefile writes to a .py file is added to `modules`.
+    A .py file that %%writefile writes is added to `modules`.
     """
     if len(source) > LONGEST_CELL:
-        raise ValueError(f"it has {len(source):,} characters; {LONGEST_CELL:,} are read at most")
+        raise ValueError(f"it has {len(source):,} characters; at most {LONGEST_CELL:,} are read")
     text, magic = as_python(source), None
     while text.lstrip().startswith(CELL_MAGIC):
         magic, line, body = ast.literal_eval(text.strip().removeprefix(CELL_MAGIC))
@@ -145,7 +149,7 @@ def python_of(source, modules):
     return text, magic
 
 
-def compiled(text, name):
+def compiled(text: str, name: str) -> tuple[list[ast.stmt], list[types.CodeType]]:
     """The top-level statements of a text, and the code of each. Raises what the compiler raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")    # a learner's invalid escape is not the lecturer's concern
@@ -155,22 +159,23 @@ def compiled(text, name):
                            for node in tree.body]
 
 
-def attempt(texts, statements, expression):
-    """The Attempt that an expression stands for, with the statements it needs out of those before it."""
+def attempt(texts: Sequence[str], statements: Sequence[Statement], expression: tuple[str, int, str]) -> Attempt:
+    """The Attempt for an expression, with those of the earlier statements that it needs."""
     name, _, text = expression
-    wanted, chosen = names_read(compile(f"({text})", name, "eval", FLAGS, dont_inherit=True)), set()
+    chosen: set[int] = set()
+    wanted = names_read(compile(f"({text})", name, "eval", FLAGS, dont_inherit=True))
     while more := {s for s in range(len(statements)) if s not in chosen
                    and ("*" in statements[s].assigns or statements[s].assigns & wanted)}:
         chosen |= more
         wanted = wanted.union(*(statements[s].reads for s in more))
-    cells = {}
+    cells: dict[int, list[int]] = {}
     for s in sorted(chosen):
         cells.setdefault(statements[s].cell, []).append(statements[s].number)
     return Attempt([(f"cell {k + 1}", texts[k], numbers) for k, numbers in cells.items()], expression,
                    is_idle(text, statements))
 
 
-def assigned(node, code):
+def assigned(node: ast.stmt, code: types.CodeType) -> set[str]:
     """The names that a top-level statement assigns: x in `x = 1`, `x[0] = 1` and `x.a = 1`; "*" for any."""
     found = {step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")}
     if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" or module_run(node):
@@ -178,29 +183,31 @@ def assigned(node, code):
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         for part in ast.walk(node):
             if isinstance(part, (ast.Attribute, ast.Subscript)) and isinstance(part.ctx, ast.Store):
-                while isinstance(part, (ast.Attribute, ast.Subscript)):
-                    part = part.value
-                found.add(getattr(part, "id", None))
+                target: ast.expr = part
+                while isinstance(target, (ast.Attribute, ast.Subscript)):
+                    target = target.value
+                if isinstance(target, ast.Name):
+                    found.add(target.id)
     return found
 
 
-def names_read(code):
-    """The global names that code reads, in the functions and classes within it, too."""
+def names_read(code: types.CodeType) -> set[str]:
+    """The global names that code reads, also in the functions and classes inside it."""
     found = {step.argval for step in dis.get_instructions(code)
              if step.opname in ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")}
     return found.union(*(names_read(part) for part in code.co_consts if isinstance(part, types.CodeType)))
 
 
-def line_magics(node):
+def line_magics(node: ast.AST) -> Iterator[tuple[str, str]]:
     """(name, line) of each %magic in a statement."""
     for part in ast.walk(node):
         if isinstance(part, ast.Call) and getattr(part.func, "attr", "") == "run_line_magic":
-            values = [getattr(argument, "value", None) for argument in part.args[:2]]
-            if len(values) == 2 and all(isinstance(value, str) for value in values):
-                yield values
+            values = [str(a.value) for a in part.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if len(values) == 2:
+                yield values[0], values[1]
 
 
-def module_run(node):
+def module_run(node: ast.AST) -> str | None:
     """The module in a statement `%run module.py`, or None."""
     for name, line in line_magics(node):
         if name == "run" and (file := re.fullmatch(r"\s*(\w+)\.py\s*", line)):
@@ -208,20 +215,20 @@ def module_run(node):
     return None
 
 
-def imported(node):
-    """The modules that a statement imports, without what comes after a dot."""
-    found = {module_run(node)} - {None}
+def imported(node: ast.AST) -> set[str]:
+    """The top-level names of the modules that a statement, or a whole tree, imports."""
+    found = {file for file in [module_run(node)] if file is not None}
     for part in ast.walk(node):
         if isinstance(part, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in part.names}
-        if isinstance(part, ast.ImportFrom) and not part.level:
+        if isinstance(part, ast.ImportFrom) and part.module and not part.level:
             found.add(part.module.partition(".")[0])
     return found
 
 
-def add_modules(modules, folder, names):
-    """Add to {name: text} those of these modules that lie beside the notebook, and those that they import in turn."""
-    names, seen = set(names), set()
+def add_modules(modules: dict[str, str], folder: Path, imports: Iterable[str]) -> None:
+    """Add to {name: text} those of the imported modules that lie beside the notebook, and those they import in turn."""
+    names, seen = set(imports), set[str]()
     while names - seen:
         name = min(names - seen)
         seen.add(name)
@@ -229,18 +236,18 @@ def add_modules(modules, folder, names):
             if name not in modules:
                 modules[name] = importlib.util.decode_source(content(folder / f"{name}.py", LARGEST_MODULE))
             names |= imported(ast.parse(modules[name]))
-        except (ValueError, OSError, SyntaxError, RecursionError, MemoryError):    # the import will tell
+        except (ValueError, OSError, SyntaxError, RecursionError, MemoryError):    # the import will report it
             continue
 
 
-def checks(statement, text):
+def checks(statement: ast.AST, text: str) -> Iterator[tuple[str, str]]:
     """(exercise, text of the attempt) for each check("2.1", attempt) in a statement of that text."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Call) and "check" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
             given = dict(zip(("id", "attempt"), node.args)) | {word.arg: word.value for word in node.keywords}
             id = getattr(given.get("id"), "value", None)
             if isinstance(id, str) and "attempt" in given:
-                yield id, ast.get_source_segment(text, given["attempt"])
+                yield id, ast.get_source_segment(text, given["attempt"]) or ""
     for name, line in line_magics(statement):
         if name in RUN_THE_LINE:    # `%time check("2.1", f)`
             line = re.sub(r"^(\s*-\w+(\s+\d+)?(?=\s))*\s*", "", line)
@@ -251,25 +258,26 @@ def checks(statement, text):
             yield from checks(inner, line)
 
 
-def pass_over(found, source, why):
+def pass_over(found: Notebook, source: str, why: str) -> None:
     """Note the checks in a cell that is not run as Python."""
     found.unused.update(dict.fromkeys(CHECK.findall(source), why))
 
 
-def reason(error):
+def reason(error: Exception) -> str:
     """Why a cell is not Python, in a few words."""
-    line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""
+    number = getattr(error, "lineno", None)
+    line = f" in line {number}" if number else ""
     return (getattr(error, "msg", None) or str(error) or type(error).__name__)[:200] + line
 
 
-def is_idle(text, statements):
-    """Whether nothing was written yet in an attempt, given as text. statements: those before it."""
+def is_idle(text: str, statements: Sequence[Statement]) -> bool:
+    """Whether an attempt, given as text, is still empty. statements: those before it"""
     if text in ("...", "None"):
         return True
     last = next((s.node for s in reversed(statements) if text in s.assigns), None)
     if not isinstance(last, ast.FunctionDef):
         return False
-    # compiled, not run: its code is what the check in a notebook looks at, too
+    # compiled, not run; the check in a notebook inspects the same code
     module = compile(ast.Module([last], []), "cell", "exec", FLAGS, dont_inherit=True)
     codes = [c for c in module.co_consts if isinstance(c, types.CodeType) and c.co_name == last.name]
     return bool(codes) and is_stub(types.SimpleNamespace(__code__=codes[-1]))

@@ -1,6 +1,7 @@
-"""A process for functions that nobody has read: no package, and on Linux no network and none of your files.
+"""A worker process for untrusted functions: without the package, and on Linux without network and your files.
 
-On Linux `unshare` gives it a room of its own. Where that is missing or refused it runs without, and is told apart.
+On Linux `unshare` puts it into namespaces of its own. Where that is missing or refused it runs without them, and
+the CSV says so.
 """
 
 import contextlib
@@ -14,22 +15,26 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 import diffusion_lessons
 from diffusion_lessons.exercises import record
+from diffusion_lessons.exercises.checking import Raised
 from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import wire
 
-MEMORY = 8 << 30      # bytes of address space: torch alone takes up some of them without using them
-START = 300.0         # seconds to import torch, on a machine that has much else to do
-SMALL = 10_000        # numbers in the arguments of a question to the parent: its memory is not the child's to fill
+MEMORY = 8 << 30      # bytes of address space: torch alone reserves some without using it
+START = 300.0         # seconds to import torch, on a busy machine
+SMALL = 10_000        # numbers in the arguments of a call back to the parent, so that the worker cannot fill its memory
 
-# Run by `unshare` as process 1 of its own namespaces:  sh -c ROOM room ROOT SHOWN... -- HIDDEN... -- COMMAND...
-ROOM = """
+# Run by `unshare` as process 1 of its own namespaces:
+# sh -c NAMESPACE_SCRIPT namespace ROOT SHOWN... -- HIDDEN... -- COMMAND...
+NAMESPACE_SCRIPT = """
 set -e
 root=$1; shift
 mount -t tmpfs -o size=32m,mode=755 tmpfs "$root"
@@ -50,17 +55,17 @@ for name in null zero urandom; do
     : > "$root/dev/$name"
     mount --bind "/dev/$name" "$root/dev/$name"
 done
-mount --rbind /proc "$root/proc"    # umount looks into it; then it goes as well
+mount --rbind /proc "$root/proc"    # umount reads it; then it is unmounted as well
 cd "$root"
 pivot_root . old
 cd /tmp
 umount -l /old
 umount -l /proc
-# Once more, so that none of these mounts can be undone in there: they belong to a namespace above.
+# Once more, so that none of these mounts can be undone in there: they belong to the outer namespace.
 unshare --user --mount -- "$@"
-exit $?    # and this shell stays process 1: when it goes, all that was started in here goes
+exit $?    # this shell stays process 1: when it ends, everything started in here ends
 """
-# The first lines of the child: two files as text, as it cannot see the package that they come from.
+# The first lines of the worker: two files as text, because it cannot see the package that they come from.
 BOOT = """
 import sys, types
 sys.modules["wire"] = types.ModuleType("wire")
@@ -68,100 +73,115 @@ exec(sys.argv.pop(1), vars(sys.modules["wire"]))
 exec(sys.argv.pop(1))
 """
 NAMESPACES = ["--user", "--map-root-user", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]
-GONE = "the process that it ran in is gone: does it exit, or need very much memory?"
-STRANGE = "what came back was no answer of a function."
+GONE = "its process has ended: does it exit, or need very much memory?"
+STRANGE = "what came back was not the result of a function."
 
 
-class Lost(Exception):
-    """The child is gone, or what it sent was no answer. The words say which."""
+class WorkerDied(Raised):
+    """The worker has ended, or what it sent was no valid reply. The message says which."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(RuntimeError, "", message)
 
 
-def text_of(name):
+def text_of(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def shown():
-    """The folders that Python and torch need, none within another."""
+def shown() -> list[Path]:
+    """The folders that Python and torch need, none inside another."""
     python = [sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)]
-    libraries = [Path(module.__file__).parents[1] for module in (torch, np)]
-    found = []
+    libraries = [Path(str(module.__file__)).parents[1] for module in (torch, np)]
+    found: list[Path] = []
     for path in map(Path, sorted(map(str, ["/usr", "/bin", "/sbin", "/lib", "/lib64", *python, *libraries]))):
         if path.is_dir() and not any(path.is_relative_to(other) for other in found):
             found.append(path)
     return found
 
 
-def room(root, hidden, command):
-    """The command line that runs a command in a room of its own."""
+def namespace_command(root: str, hidden: Iterable[Path], command: Sequence[str]) -> list[str]:
+    """The command line that runs a command in namespaces of its own, without the hidden folders."""
     seen, covered = shown(), []
-    for path in map(Path.resolve, [Path(diffusion_lessons.__file__).parent, record.path().parent, *hidden]):
+    for path in map(Path.resolve, [Path(str(diffusion_lessons.__file__)).parent, record.path().parent, *hidden]):
         for other in seen:
             if path.is_dir() and path.is_relative_to(other.resolve()) and path != other.resolve():
                 covered.append(other / path.relative_to(other.resolve()))
-    return ["unshare", *NAMESPACES, "--", "sh", "-c", ROOM, "room", root, *seen, "--", *covered, "--", *command]
+    return ["unshare", *NAMESPACES, "--", "sh", "-c", NAMESPACE_SCRIPT, "namespace", root, *map(str, seen), "--",
+            *map(str, covered), "--", *command]
+
+
+def pipes(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """The pipes to and from a process."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
 
 
 @functools.cache
-def can_isolate():
-    """Whether this machine lets us build such a room."""
+def can_isolate() -> bool:
+    """Whether this machine allows such namespaces."""
     if sys.platform != "linux" or not shutil.which("unshare"):
         return False
     with tempfile.TemporaryDirectory() as root:
-        ends = subprocess.run(room(root, [], [sys.executable, "-I", "-c", ""]), capture_output=True, timeout=60)
-    return ends.returncode == 0
+        command = namespace_command(root, [], [sys.executable, "-I", "-c", ""])
+        done = subprocess.run(command, capture_output=True, timeout=60)
+    return done.returncode == 0
 
 
 class Sandbox:
-    """One child process, started when it is first needed, and again after it was lost."""
+    """One worker process, started when it is first needed, and again after it has died."""
 
-    def __init__(self, hidden=(), isolated=None, memory=MEMORY):
+    def __init__(self, hidden: Iterable[Path] = (), isolated: bool | None = None, memory: int = MEMORY) -> None:
         self.hidden, self.memory = hidden, memory
         self.isolated = can_isolate() if isolated is None else isolated
-        self.process, self.busy, self.kept = None, False, []
-        self.spent = 0.0    # seconds of waiting for learners' code
+        self.process: subprocess.Popen | None = None
+        self.busy, self.trains = False, False
+        self.kept: list[Any] = []
+        self.spent = 0.0    # seconds spent waiting for learners' code
 
-    def __enter__(self):
+    def __enter__(self) -> "Sandbox":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.end()
 
-    def start(self):
+    def start(self) -> None:
+        """Start the worker. Raises OSError when it does not answer."""
         self.folder, self.trains = tempfile.mkdtemp(prefix="grading-"), False
-        command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("child.py"), str(self.memory)]
+        command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("worker.py"), str(self.memory)]
         if self.isolated:
-            command = room(self.folder, self.hidden, command)
+            command = namespace_command(self.folder, self.hidden, command)
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         self.process = subprocess.Popen(
             command, cwd=self.folder,
-            # Parts of torch ask for the user's name, which nobody has in there.
+            # Parts of torch ask for the user's name, and there is none in the namespace.
             env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LOGNAME": "learner"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             self.ask(None, START)
-        except (Lost, TooLong) as error:
-            raise OSError("a process for the learners' code could not be started") from error
+        except (WorkerDied, TooLong) as error:
+            raise OSError("the process for the learners' code could not be started") from error
 
-    def end(self, close=True):
-        """Stop the child and, in a room of its own, all that it started."""
+    def end(self, close: bool = True) -> None:
+        """Stop the worker and, in a namespace, every process that it started."""
         process, self.process, self.busy = self.process, None, False
         if process is None:
             return
         process.kill()
-        with contextlib.suppress(OSError, AttributeError):    # elsewhere: at least what did not leave its session
+        with contextlib.suppress(OSError, AttributeError):    # elsewhere: at least those that stayed in its session
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for pipe in (process.stdin, process.stdout) if close else ():
+        for pipe in pipes(process) if close else ():
             with contextlib.suppress(OSError):
                 pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def load(self, code, seconds, trains=False):
-        """Make the attempt ready, in a new child if there is none. Returns what it is. Raises as `ask` does.
+    def load(self, code: dict[str, Any], seconds: float, trains: bool = False) -> dict[str, Any]:
+        """Load the attempt, in a new worker if there is none, and return a description of it. Raises as `ask` does.
 
-        trains: whether it may use an optimizer. These take PyTorch seconds to load, which are not the learner's.
+        trains: whether it may use an optimizer. PyTorch takes seconds to import these, which are not counted.
         """
-        if self.busy:    # somebody gave up waiting for it
+        if self.busy:    # an earlier call was given up
             self.end(close=False)
         if self.process is None:
             self.start()
@@ -172,18 +192,19 @@ class Sandbox:
         self.kept = []
         return self.ask({"load": code}, seconds)
 
-    def call(self, arguments, seconds):
+    def call(self, arguments: list, seconds: float) -> dict[str, Any]:
         """Call the attempt. Raises as `ask` does."""
         return self.ask({"call": arguments}, seconds)
 
-    def ask(self, message, seconds):
-        """Send one message and return the answer; meanwhile answer what the child asks.
+    def ask(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Send one message and return the reply; meanwhile serve the worker's calls back.
 
-        Raises TooLong when it takes longer than that, Lost when there is no answer. Both end the child.
+        Raises TooLong when it takes longer than that, WorkerDied when there is no valid reply. Both end the worker.
         """
         if self.process is None:
-            raise Lost(GONE)
-        self.busy, outcome, start = True, queue.SimpleQueue(), time.monotonic()
+            raise WorkerDied(GONE)
+        outcome: queue.SimpleQueue = queue.SimpleQueue()
+        self.busy, start = True, time.monotonic()
         threading.Thread(target=self.exchange, args=(self.process, message, outcome), daemon=True).start()
         try:
             found = outcome.get(timeout=seconds)
@@ -195,29 +216,32 @@ class Sandbox:
         self.busy = False
         if isinstance(found, Exception):
             self.end()
-            raise Lost(GONE if isinstance(found, (EOFError, OSError)) else STRANGE) from found
+            raise WorkerDied(GONE if isinstance(found, (EOFError, OSError)) else STRANGE) from found
         return found
 
-    def exchange(self, process, message, outcome):
+    def exchange(self, process: subprocess.Popen, message: dict[str, Any] | None, outcome: queue.SimpleQueue) -> None:
+        """Write the message and put the reply, or the exception instead of it, into the queue."""
+        reply: Any
+        to_worker, from_worker = pipes(process)
         try:
             if message is not None:
-                wire.write(process.stdin, message, self.kept, most=wire.CELLS)
-            while "ask" in (reply := wire.read(process.stdout, self.own)):
-                wire.write(process.stdin, self.answer(reply))
-        except Exception as error:    # it may send anything
+                wire.write(to_worker, message, self.kept, most=wire.CELLS)
+            while "ask" in (reply := wire.read(from_worker, self.own)):
+                wire.write(to_worker, self.answer(reply))
+        except Exception as error:    # the worker may send anything
             reply = error
         outcome.put(reply)
 
-    def own(self, form, items):
-        """What the child means by a thing that stayed here."""
+    def own(self, form: dict[str, Any], items: list) -> Any:
+        """The object that stayed here, for the worker's number of it."""
         return self.kept[form["number"]]
 
-    def answer(self, question):
-        """Call one of the functions that were handed over, as the child asks."""
-        arguments, words = question["args"], question["kwargs"]
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Call one of the functions that stayed here, for the worker."""
+        arguments, keywords = question["args"], question["kwargs"]
         try:
-            if sum(a.numel() for a in [*arguments, *words.values()] if isinstance(a, torch.Tensor)) > SMALL:
+            if sum(a.numel() for a in [*arguments, *keywords.values()] if isinstance(a, torch.Tensor)) > SMALL:
                 raise ValueError("the arguments are too large")
-            return {"result": self.kept[question["ask"]](*arguments, **words)}
+            return {"result": self.kept[question["ask"]](*arguments, **keywords)}
         except Exception as error:
             return {"raised": type(error).__name__, "message": str(error)}

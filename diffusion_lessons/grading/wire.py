@@ -1,19 +1,22 @@
-"""How two processes exchange numbers when one does not trust the other.
+"""Messages of numbers between two processes, one of which does not trust the other.
 
-A frame is two lengths, a header in JSON, and the raw bytes of the tensors that the header speaks of. Nothing is ever
-unpickled, and whoever reads believes nothing: a frame that is not as it should be is a ValueError. Values have limits
-of depth, number and size; none of them is left to the interpreter's recursion limit or to the machine's memory.
-This file stands alone, as the child reads it too, where the package is out of reach.
+A frame is two lengths, a header in JSON, and the raw bytes of the tensors that the header describes. Nothing is ever
+unpickled, and the reader checks everything: a malformed frame is a ValueError. Values have limits of depth, number
+and size, so that neither the interpreter's recursion limit nor the machine's memory is ever reached.
+This file imports nothing from the package, because the worker, which cannot see the package, runs it too.
 """
 
 import collections
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import math
 import struct
 import types
+from collections.abc import Callable, Iterable
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -22,38 +25,38 @@ HEAD = struct.Struct("<II")
 HEADER, BYTES = 200_000, 4 << 20    # no answer to an exercise comes near these
 CELLS = 64 << 20                    # a notebook may be long
 DEPTH = 16                          # lists within lists; also the most dimensions of a tensor
-VALUES = 20_000                     # in one message, each number of a list for itself
-NESTING = 3 * DEPTH + 3             # brackets that such values take in JSON, at most
+VALUES = 20_000                     # in one message; each number of a list is one
+NESTING = 3 * DEPTH + 3             # brackets that such values take in JSON at most
 DTYPES = {str(d): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
                               torch.int16, torch.int8, torch.uint8, torch.bool)}
 
 
 class StandIn(types.SimpleNamespace):
-    """In the child, for an object that stays with the parent: one with the same attributes, and its number there."""
+    """In the worker, a proxy of an object in the parent: the same attributes, and its number there."""
 
 
 class Encoder:
-    """Makes JSON out of one message, tensors apart.
+    """Encodes one message as JSON, and its tensors as bytes.
 
-    blob: the bytes of its tensors;  keep: a list for what does not travel but stays here, or None
+    blob: the bytes of its tensors;  keep: a list for the objects that stay here and are sent as numbers, or None
     Raises ValueError beyond `most` characters, BYTES, DEPTH or VALUES.
     """
 
-    def __init__(self, keep, most):
+    def __init__(self, keep: list | None, most: int) -> None:
         self.blob, self.keep, self.left = bytearray(), keep, most
         self.values = VALUES if most <= HEADER else most
 
-    def encode(self, value, depth=0):
-        """The value as JSON; its tensors go to the blob."""
+    def encode(self, value: Any, depth: int = 0) -> Any:
+        """The value as JSON; its tensors are appended to the blob."""
         self.values -= 1
         if depth > DEPTH:
-            raise ValueError(f"that is too deep to be handed over: at most {DEPTH} lists within each other")
+            raise ValueError(f"that is too deep to be handed over: at most {DEPTH} nested lists")
         if self.values < 0:
             raise ValueError("that is too large to be handed over: too many values")
         if isinstance(value, StandIn) or isinstance(value, types.FunctionType) and hasattr(value, "_number"):
             return {"is": "kept", "number": value._number, "items": []}
         if isinstance(value, str):
-            self.left -= len(value)    # looked at first: JSON would be a second copy
+            self.left -= len(value)    # checked first: JSON would be a second copy
             if self.left < 0:
                 raise ValueError("that is too large to be handed over: too much text")
         if value is None or isinstance(value, (bool, int, float, str)):
@@ -78,11 +81,11 @@ class Encoder:
                     "fields": list(seen), "items": self.each(seen.values(), depth)}
         return {"is": "..."} if value is ... else {"is": "other", "name": type(value).__name__}
 
-    def each(self, values, depth):
+    def each(self, values: Iterable, depth: int) -> list:
         return [self.encode(value, depth + 1) for value in values]
 
-    def tensor(self, value):
-        """A tensor's form. Its size is looked at first: it may be spread out from one number."""
+    def tensor(self, value: torch.Tensor) -> dict[str, Any]:
+        """A tensor's JSON. Its size is checked first: it may be expanded from a single number."""
         if value.numel() * value.element_size() + len(self.blob) > BYTES:
             raise ValueError(f"a tensor of shape {tuple(value.shape)} is too large to be handed over")
         if value.dim() > DEPTH:
@@ -93,19 +96,21 @@ class Encoder:
         return {"is": "tensor", "dtype": str(plain.dtype), "shape": list(plain.shape), "grad": value.requires_grad}
 
 
-def attributes(value):
-    """Fields and properties of a dataclass; other things have none that travel."""
+def attributes(value: Any) -> dict[str, Any]:
+    """Fields and properties of a dataclass, without private ones; other objects send no attributes."""
     if not dataclasses.is_dataclass(value):
         return {}
-    names = [field.name for field in dataclasses.fields(value)]
-    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, property)]
+    names = [field.name for field in dataclasses.fields(value) if field.name[0] != "_"]
+    kinds = (property, functools.cached_property)
+    names += [name for name, thing in vars(type(value)).items() if isinstance(thing, kinds)]
     return {name: getattr(value, name) for name in names}
 
 
-def tensors(value):
-    """All tensors in a value, in the same order at both ends: those of an object are its attributes that travel."""
+def tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in a value and in the attributes that are sent of it, in the same order at both ends."""
     if isinstance(value, torch.Tensor):
         return [value]
+    parts: Iterable
     if isinstance(value, dict):
         parts = value.values()
     elif isinstance(value, StandIn):
@@ -115,10 +120,10 @@ def tensors(value):
     return [tensor for part in parts for tensor in tensors(part)]
 
 
-def decode(form, blob, kept):
-    """The value again. kept(form, items) gives what stayed with the parent: there it is the thing itself.
+def decode(form: Any, blob: IO[bytes], kept: Callable) -> Any:
+    """The value of its JSON form. kept(form, items) returns what stayed in the parent, there the object itself.
 
-    Only the child makes objects with attributes. In the parent they would be a danger: numpy trusts some names.
+    Only the worker makes objects with attributes. In the parent they would be dangerous: numpy trusts some names.
     """
     if not isinstance(form, dict):
         return form
@@ -138,7 +143,7 @@ def decode(form, blob, kept):
     items = [decode(item, blob, kept) for item in form["items"]] if kind != "dict" else [
         [decode(v, blob, kept) for v in pair] for pair in form["items"]]
     if kind == "generator":
-        return torch.Generator().set_state(*items)
+        return torch.Generator().set_state(torch.as_tensor(items[0]))
     if kind == "named":
         return collections.namedtuple(form["name"], form["fields"])(*items)
     if kind == "kept":
@@ -146,8 +151,8 @@ def decode(form, blob, kept):
     return {"list": list, "tuple": tuple, "dict": dict}[kind](items)
 
 
-def write(file, message, keep=None, most=HEADER):
-    """Send one message, whole or not at all. Raises ValueError when it is too large or too deep."""
+def write(file: IO[bytes], message: Any, keep: list | None = None, most: int = HEADER) -> None:
+    """Send one message, completely or not at all. Raises ValueError when it is too large or too deep."""
     encoder = Encoder(keep, most)
     header = json.dumps(encoder.encode(message)).encode()
     if len(header) > most:
@@ -156,15 +161,15 @@ def write(file, message, keep=None, most=HEADER):
     file.flush()
 
 
-def nesting(header):
-    """How many brackets of a JSON text are open at once, at most. Strings do not count."""
+def nesting(header: bytes) -> int:
+    """The largest number of brackets open at once in a JSON text, outside strings."""
     outside = b"".join(header.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     steps = (1 if c in b"[{" else -1 for c in outside if c in b"[]{}")
     return max(itertools.accumulate(steps), default=0)
 
 
-def read(file, kept, most=HEADER):
-    """The next message. Raises EOFError when the other end is gone, ValueError when it is nonsense."""
+def read(file: IO[bytes], kept: Callable, most: int = HEADER) -> Any:
+    """The next message. Raises EOFError when the other end has closed, ValueError when the frame is malformed."""
     head = file.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError

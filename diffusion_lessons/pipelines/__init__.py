@@ -1,1 +1,1 @@
-"""From a prompt or a photo to pictures: a trained denoiser, the sampling loop and what goes around them."""
+"""From a prompt or a photo to pictures: what goes around a trained denoiser and the sampling loop."""

@@ -1,7 +1,7 @@
 """Training a denoiser, as an iterator; whatever watches it (a bar, a plot, a checkpoint) stays outside."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Trainer(BaseTrainer):
     x: (N, C, H, W) uint8, or float in [-1, 1];  y: (N,) labels, (N, L) tokens or None
     check_range: False trains on float pictures of any range, with which few networks learn anything
     steps: the length of the whole run;  t_range: (lowest, highest) t drawn, 1..T if not given
-    lr_schedule: "cosine" falls to 0 at the end, "constant" stays, so that one run can be judged at several lengths
+    lr_schedule: "cosine" falls to 0 at the end, "constant" stays, so that one run can be measured at several lengths
     model: the denoiser as it is called, if that is wrapped (DistributedDataParallel, torch.compile, accelerate)
     Raises ValueError if pictures or labels are not what the network takes (see `checks`), and FloatingPointError when
     the loss or its gradient is not finite; on the CPU the weights are then those of the step before.
@@ -89,7 +89,7 @@ class Trainer(BaseTrainer):
             return x0, t, eps, None
         dropped = torch.rand(self.batch, generator=generator, device=self.device) < self.cond_drop_prob
         dropped = dropped.reshape(-1, *[1] * (self.y.ndim - 1))
-        return x0, t, eps, torch.where(dropped, self.denoiser.net.null_y, self.y[chosen])
+        return x0, t, eps, torch.where(dropped, cast(Tensor, self.denoiser.net.null_y), self.y[chosen])
 
     def hparams(self) -> dict[str, Any]:
         """The hyperparameters that a checkpoint must match."""

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from diffusion_lessons import __version__, weights
 from diffusion_lessons.datasets import critters, load_cifar, load_digits, to_float
 from diffusion_lessons.datasets.labeled_images import LabeledImages
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.evaluation import metrics, prompt_following
+from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.training import recipes
 
@@ -55,20 +55,20 @@ def held_out_loss(denoiser: Denoiser, pictures: LabeledImages, count: int = 2000
     return sum(losses) / len(losses)
 
 
-def digits_classifier_figures(classifier: nn.Module) -> dict[str, Any]:
+def digits_classifier_figures(classifier: Classifier) -> dict[str, Any]:
     """Its accuracy on MNIST's test set."""
     test = load_digits("test", source="mnist")
     return {"test_accuracy": metrics.accuracy(classifier.cpu(), to_float(test.x), test.y)}
 
 
-def critters_classifier_figures(classifier: nn.Module) -> dict[str, Any]:
+def critters_classifier_figures(classifier: AttributeClassifier) -> dict[str, Any]:
     """How often it is right on freshly drawn critters."""
     scenes = critters.sample_all_pairs(TEST_SCENES, TEST_SEED)
     x = to_float(critters.render(scenes))
     return {"fresh_scenes": TEST_SCENES, **metrics.attribute_accuracy(classifier.cpu(), x, scenes.attributes())}
 
 
-def save_real_features(path: Path, classifier: nn.Module, command: str) -> None:
+def save_real_features(path: Path, classifier: Classifier, command: str) -> None:
     """Save the digits classifier's features of real pictures: MNIST's test set, to compare samples with, and the
     training pictures that the classifier has not seen, which stand for "as good as real".
     """

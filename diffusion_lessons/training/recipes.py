@@ -31,7 +31,7 @@ class Recipe:
     """How a denoiser is trained. `dataclasses.replace(recipe, steps=3000)` changes one thing.
 
     data: "digits", "cifar" or "critters";  network: the arguments of the UNet
-    labels: the names to ask for by; None for a network with a text encoder, which is asked by sentences
+    labels: the names of the classes; None for a network with a text encoder, conditioned on captions
     w: the guidance scale to sample with;  cond_drop_prob: the share of labels or captions dropped in training
     flip: also train on the mirrored pictures, which are as good
     """
@@ -110,7 +110,7 @@ class GanRecipe:
 
 
 # Even in a healthy run the generator of a single step stumbles now and then, and when it does depends on rounding. So
-# judge `trainer.ema`, and by the mean over many of the last steps.
+# measure `trainer.ema`, and take the mean over many of the last steps.
 HEALTHY_POINTS = GanRecipe(latent=16, minibatch_std=False, steps=3000, batch=256, lr_g=2e-3, lr_d=2e-3, beta1=0.5,
                            r1=1.0)
 COLLAPSED_POINTS = replace(HEALTHY_POINTS, r1=0.0)

@@ -5,6 +5,7 @@ import re
 # Each kind of control, and what in an output would be one. The first that fits takes all that is inside of it.
 PLAYER, PLAY = ".dl-player", ".widget-play"
 SLIDER, MENU, BUTTON, TEXT = ".noUi-handle", "select", "button.jupyter-button", ".widget-text input"
+CHOICE = ".widget-toggle-buttons button"               # of a prediction; its numbers are TEXT without a picture beside
 HOLDS = f"{SLIDER}, button, select, input, textarea"    # anything that a hand could take hold of
 
 
@@ -17,7 +18,7 @@ def move_all(lesson):
         for kind, move in MOVERS.items():
             controls = area.locator(kind)
             for k in range(controls.count()):
-                inside = f":is({PLAYER}, {PLAY}) *"
+                inside = f":is({PLAYER}, {PLAY}) *, {CHOICE}"
                 if kind == BUTTON and controls.nth(k).evaluate("(e, inside) => e.matches(inside)", inside):
                     continue
                 known += 1 if kind not in (PLAYER, PLAY) else controls.nth(k).locator(HOLDS).count()
@@ -180,9 +181,29 @@ def button(hand, button):
     hand.shoot("keyboard")
 
 
+def line_of(control):
+    """The line of text below the question of a prediction."""
+    return control.locator("xpath=ancestor::*[contains(@class, 'dl-widget')][1]").locator("[role=status]")
+
+
+def choice(hand, button):
+    """An answer to a prediction, chosen by mouse or, each second one, by keyboard."""
+    if button.locator("xpath=preceding-sibling::button").count() % 2:
+        hand.press(button, "Space")
+    else:
+        button.click()
+    hand.lesson.wait(lambda: button.get_attribute("aria-pressed") == "true", 10, "the answer is chosen")
+    hand.lesson.wait(lambda: re.search("You said|Your prediction was", line_of(button).inner_text()), 10,
+                     "the answer is noted")
+    assert button.locator("xpath=..//button[@aria-pressed='true']").count() == 1
+    hand.shoot("chosen")
+
+
 def text(hand, field):
     """Put the mouse in, write something else, and write again what stood there."""
     before = field.input_value()
+    if line_of(field).count():
+        return number(hand, field)
     # Another number; or a word less; or, where nothing stands, a word that stands beside it: words that it may know.
     if re.fullmatch(r"-?[\d.]+", before):
         other = f"{float(before) + 1:g}"
@@ -201,4 +222,19 @@ def text(hand, field):
     hand.must_change(lambda: write(before), f"writing {before!r}")
 
 
-MOVERS = {PLAYER: player, PLAY: play, SLIDER: slider, MENU: menu, BUTTON: button, TEXT: text}
+def number(hand, field):
+    """A prediction that is a number: first words that are none."""
+    def write(words):
+        field.click()
+        hand.press(field, "ControlOrMeta+a", "Backspace")
+        hand.keyboard.type(words)
+        hand.keyboard.press("Enter")
+
+    write("soon")
+    hand.lesson.wait(lambda: "Not noted" in line_of(field).inner_text(), 10, "words are no number")
+    write("1")
+    hand.lesson.wait(lambda: "You said 1" in line_of(field).inner_text(), 10, "the number is noted")
+    hand.shoot("written")
+
+
+MOVERS = {PLAYER: player, PLAY: play, SLIDER: slider, MENU: menu, CHOICE: choice, BUTTON: button, TEXT: text}

@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from moving import SLIDER, move_all
+from moving import CHOICE, SLIDER, move_all
 
 TESTS = Path(__file__).resolve().parents[1]
 CELLS = [
     f"""import sys
 import torch
 from diffusion_lessons.classroom import animate
-from diffusion_lessons.exercises import check, hint, progress
+from diffusion_lessons.exercises import check, hint, outcome, predict, progress
 from diffusion_lessons.forward import add_noise
 sys.path.append({str(TESTS)!r})
 from small_widgets import every_widget
@@ -22,6 +22,9 @@ check("2.1", lambda x0, t, eps, schedule: x0)
 check("2.2", ...)
 hint("2.1")
 progress()""",
+    """predict("2.a", "Half way there is", choices=["a digit", "a blur"])
+predict("2.b", "The rabbit is gone at t =", between=(0, 1000), within=150)""",
+    'outcome("2.a", "a digit")',
     'animate([torch.full((1, 8, 8), k / 9) for k in range(11)], titles=[f"t = {1000 - 100 * k}" for k in range(11)])',
     *(f'make["{name}"]()' for name in ("schedule_explorer", "denoise_slider", "loop_player", "walk_slider",
                                        "sampler_bench", "brush", "prompt_lab")),
@@ -34,7 +37,7 @@ def test_words_can_be_read(cells, theme):
     cells.theme(theme)
     cells.shoot_all(theme.split()[1].lower())
     assert cells.check_contrast() > 60
-    prompt, lab = cells.page.locator(".widget-text input").first, cells.areas(SLIDER)[-1]
+    prompt, lab = cells.page.locator(".widget-text input").nth(1), cells.areas(SLIDER)[-1]
 
     def write(words, answer):
         prompt.fill(words)
@@ -46,16 +49,19 @@ def test_words_can_be_read(cells, theme):
     cells.check_contrast()
     write(before, before)
     boxes = cells.page.locator(".jp-RenderedHTML").all_inner_texts()
-    assert [sum(words.startswith(sign) for words in boxes) for sign in "✓✗…?"] == [1, 1, 1, 1]
+    assert [sum(words.startswith(sign) for words in boxes) for sign in "✓✗…?"] == [1, 1, 2, 1]
     assert any("exercises solved" in words for words in boxes)
 
 
 def test_controls_and_pictures_have_names(cells):
     told = cells.check_names()
     names = {role: {name for kind, name in told if kind == role} for role in ("slider", "button", "combobox")}
-    assert {"frame", "t", "step", "turn", "eta", "w"} <= names["slider"]
+    assert {"frame", "t", "step", "longitude", "eta", "w"} <= names["slider"]
     assert {"play", "back to the first step", "repeat"} <= names["button"]
     assert {"schedule", "T", "ink", "look for"} <= names["combobox"]
+    assert {"a digit", "a blur"} <= names["button"]
+    assert ("group", "Half way there is") in told
+    assert ("textbox", "The rabbit is gone at t =") in told
 
     explorer, film = cells.areas(SLIDER)[0], cells.page.locator(".dl-player")
     handle, frame = explorer.locator(SLIDER), film.locator("input")
@@ -80,4 +86,5 @@ def test_running_the_cells_again_leaves_no_models_behind(cells):
 
 def test_every_widget_moves(cells):
     counts = move_all(cells)
-    assert counts == {".dl-player": 1, ".widget-play": 1, SLIDER: 15, "select": 8, ".widget-text input": 2}, counts
+    assert counts == {".dl-player": 1, ".widget-play": 1, SLIDER: 15, "select": 8, CHOICE: 2,
+                      ".widget-text input": 3}, counts

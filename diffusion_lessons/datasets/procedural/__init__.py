@@ -1,1 +1,1 @@
-"""What is drawn in code: digits, animals, scenery."""
+"""Pictures drawn in code: digits, animals, scenery, and the course's rabbit."""

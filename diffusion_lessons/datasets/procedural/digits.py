@@ -1,25 +1,26 @@
-"""Drawn digits: pen strokes with natural variation, in place of MNIST where that cannot be had.
+"""Synthetic digits: pen strokes with natural variation, a substitute for MNIST where that is not available.
 
-Four steps: choose a way of writing, shake the hand, fit into MNIST's frame, put ink on paper.
+Four steps: choose a way of writing, vary it like a hand, fit it into MNIST's frame, put ink on paper.
 """
 
 import functools
 import math
 
 import torch
+from torch import Tensor
 
-from diffusion_lessons.datasets.labeled_images import Pictures
-from diffusion_lessons.datasets.procedural.glyphs import GLYPHS
+from diffusion_lessons.datasets.labeled_images import LabeledImages
+from diffusion_lessons.datasets.procedural.glyphs import GLYPHS, Stroke
 
-POINTS = 96  # of the pen's path
-FRAME, BOX = 28.0, 20.0  # MNIST: digits fit a 20x20 box, their centre of mass in the middle of 28x28
+POINTS = 96  # on the pen's path
+FRAME, BOX = 28.0, 20.0  # as in MNIST: digits fit into 20x20 pixels, with their centre of mass in the middle of 28x28
 
 
-def draw_digits(count, seed, size=28):
-    """Draw digits 0..9, equally many of each, in random order.
+def synthetic_digits(count: int, seed: int, size: int = 28) -> LabeledImages:
+    """Digits 0..9, the same number of each, in random order.
 
-    count: how many;  seed: same seed, same pictures;  size: pixels to a side
-    -> Pictures with x (count, 1, size, size) uint8, y (count,)
+    count: how many;  seed: the same seed gives the same pictures;  size: width and height in pixels
+    -> LabeledImages with x (count, 1, size, size) uint8, y (count,)
     Raises ValueError when count or size is not positive.
     """
     if count < 1 or size < 1:
@@ -30,34 +31,34 @@ def draw_digits(count, seed, size=28):
     path = shake(path, g)
     path, radius = fit(path, pen_down, g)
     softness = uniform(count, 0.8, 1.2, g)
-    few = zip(path.split(32), radius.split(32), softness.split(32))  # few at a time stay in the cache
-    x = torch.cat([ink(*strokes, size) for strokes in few])
-    return Pictures(x[:, None], y, "drawn digits")
+    batches = zip(path.split(32), radius.split(32), softness.split(32))  # small batches stay in the cache
+    x = torch.cat([ink(*strokes, size) for strokes in batches])
+    return LabeledImages(x[:, None], y, "synthetic digits")
 
 
-def write(y, g):
-    """Choose a way of writing for each label and move its control points a little.
+def write(y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Choose a variant for each label and move its control points slightly.
 
-    y: (N,)  ->  path (N, POINTS, 2), pen_down (N, POINTS) False where the pen is lifted after a point
+    y: (N,)  ->  path (N, POINTS, 2), pen_down (N, POINTS), False where the pen is lifted after a point
     """
     path = torch.empty(len(y), POINTS, 2)
     pen_down = torch.empty(len(y), POINTS, dtype=torch.bool)
     for digit, variants in GLYPHS.items():
         here = (y == digit).nonzero()[:, 0]
-        share = torch.tensor([float(weight) for weight, _ in variants])
-        chosen = torch.multinomial(share, max(len(here), 1), replacement=True, generator=g)[: len(here)]
+        weights = torch.tensor([float(weight) for weight, _ in variants])
+        chosen = torch.multinomial(weights, max(len(here), 1), replacement=True, generator=g)[: len(here)]
         for k in range(len(variants)):
-            those = here[chosen == k]
+            rows = here[chosen == k]
             control, curve, down = pen_path(digit, k)
-            moved = control + 0.03 * torch.randn(len(those), *control.shape, generator=g)
-            path[those] = curve @ moved  # (n, POINTS, 2)
-            pen_down[those] = down
+            moved = control + 0.03 * torch.randn(len(rows), *control.shape, generator=g)
+            path[rows] = curve @ moved  # (n, POINTS, 2)
+            pen_down[rows] = down
     return path, pen_down
 
 
 @functools.cache
-def pen_path(digit, k):
-    """The k-th way of writing a digit: a matrix from control points to POINTS places evenly along the path.
+def pen_path(digit: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Variant k of a digit: a matrix from its control points to POINTS points evenly spaced along the path.
 
     -> control (K, 2), curve (POINTS, K), pen_down (POINTS,) as in write
     """
@@ -76,39 +77,39 @@ def pen_path(digit, k):
     return control, curve, pen_down
 
 
-def smooth(stroke, first, total):
-    """A Catmull-Rom curve through a stroke's points, broken at its corners.
+def smooth(stroke: Stroke, first: int, total: int) -> Tensor:
+    """A Catmull-Rom spline through a stroke's points, broken at its corners.
 
-    first: number of its first point among all total points  ->  (places, total) weights of the points
+    first: index of its first point among the `total` control points  ->  (samples, total) weights of the points
     """
     corners = [i for i, point in enumerate(stroke) if len(point) == 3]
     u = torch.arange(33)[:, None] / 32
-    blend = [-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, u**3 - u**2]
-    blend = torch.cat(blend, dim=1) / 2  # (33, 4)
+    terms = [-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, u**3 - u**2]
+    blend = torch.cat(terms, dim=1) / 2  # (33, 4)
     rows = []
     for start, end in zip([0, *corners], [*corners, len(stroke) - 1]):
-        order = [start, *range(start, end + 1), end]  # each end stands for its missing neighbour too
+        order = [start, *range(start, end + 1), end]  # each end also stands in for its missing neighbour
         rows += [blend @ torch.eye(total)[first:][order[i : i + 4]] for i in range(end - start)]
     return torch.cat(rows)
 
 
-def evenly(fine, control, n):
-    """n rows of fine, evenly spaced along the length of the curve."""
+def evenly(fine: Tensor, control: Tensor, n: int) -> Tensor:
+    """n rows of `fine`, evenly spaced along the curve."""
     steps = (fine @ control).diff(dim=0).norm(dim=1)
     length = torch.cat([torch.zeros(1), steps.cumsum(0)])
     at = torch.searchsorted(length, torch.linspace(0, float(length[-1]), n))
     return fine[at.clamp(max=len(fine) - 1)]
 
 
-def shake(path, g):
-    """What differs from hand to hand: slant, turn, width, bend, a heavy top or bottom, and a smooth wobble.
+def shake(path: Tensor, g: torch.Generator) -> Tensor:
+    """Vary the handwriting: slant, rotation, width, bend, a wider top or bottom, and a smooth wobble.
 
     path: (N, POINTS, 2), about one unit high  ->  the same
     """
     n = len(path)
     x, y = (path - path.mean(dim=1, keepdim=True)).unbind(-1)  # (N, POINTS)
-    x = x * (0.08 + normal(n, 0.2, g) + normal(n, 0.25, g) * y).exp()  # width, and more of it above or below
-    y = y + normal(n, 0.2, g) * (0.25 - y**2) + normal(n, 0.08, g) * x  # waist up or down, a rising line
+    x = x * (0.08 + normal(n, 0.2, g) + normal(n, 0.25, g) * y).exp()  # width, and more of it at the top or bottom
+    y = y + normal(n, 0.2, g) * (0.25 - y**2) + normal(n, 0.08, g) * x  # waist up or down, rising or falling
     x = x + normal(n, 0.12, g) * y**2 - (0.12 + normal(n, 0.22, g)) * y  # bend, slant
     for _ in range(2):
         a, b, c = uniform(n, -5, 5, g), uniform(n, -5, 5, g), uniform(n, 0, 2 * math.pi, g)
@@ -118,7 +119,7 @@ def shake(path, g):
     return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], dim=-1)
 
 
-def fit(path, pen_down, g):
+def fit(path: Tensor, pen_down: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Choose a pen, and fit the digit into MNIST's frame.
 
     path: (N, POINTS, 2)  ->  path in pixels of the 28x28 frame, radius (N, POINTS) in pixels
@@ -131,13 +132,13 @@ def fit(path, pen_down, g):
     extent = path.amax(dim=1) - path.amin(dim=1)  # (N, 2)
     path = path * ((BOX - 0.4 - 2 * pen) / extent.amax(dim=1, keepdim=True))[..., None]
     step = path.diff(dim=1, append=path[:, -1:]).norm(dim=-1) * pen_down
-    mass = (radius * (step + step.roll(1, dims=1)))[..., None]  # a point's ink: of the way to either side
+    mass = (radius * (step + step.roll(1, dims=1)))[..., None]  # the ink of a point: that of the path to its neighbours
     centre = (path * mass).sum(dim=1, keepdim=True) / mass.sum(dim=1, keepdim=True)
     return path - centre + FRAME / 2, radius
 
 
-def ink(path, radius, softness, size):
-    """Put ink wherever a pixel is nearer to the path than the pen's radius, with a soft edge.
+def ink(path: Tensor, radius: Tensor, softness: Tensor, size: int) -> Tensor:
+    """Put ink on each pixel that is closer to the path than the pen's radius, with a soft edge.
 
     Near the edge of a dot, |p - q| - r = (|p - q|^2 - r^2) / 2r, and the right side is linear in
     (|p|^2, p, 1): one matrix product gives it for all pixels p and all points q of the path.
@@ -155,9 +156,11 @@ def ink(path, radius, softness, size):
     return (shade * 255).round().to(torch.uint8).view(-1, size, size)
 
 
-def normal(n, sigma, g):
+def normal(n: int, sigma: float, g: torch.Generator) -> Tensor:
+    """(n, 1) numbers from N(0, sigma^2)."""
     return sigma * torch.randn(n, 1, generator=g)
 
 
-def uniform(n, low, high, g):
+def uniform(n: int, low: float, high: float, g: torch.Generator) -> Tensor:
+    """(n, 1) numbers between low and high."""
     return low + (high - low) * torch.rand(n, 1, generator=g)

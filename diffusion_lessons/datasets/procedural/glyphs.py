@@ -1,13 +1,15 @@
-"""How the ten digits are written: the pen's path through control points, in several habits of hand each.
+"""How the ten digits are written: the control points of the pen's path, with several variants of each digit.
 
-A digit is a list of variants; a variant is (how common it is, strokes); a stroke is a list of points (x, y),
-x to the right and y downwards, about one unit high. The pen runs through its points in a smooth curve; a
-point with a third entry, CORNER, is a sharp turn.
+A digit is a list of variants; a variant is (its weight, strokes); a stroke is a list of points (x, y), x to the right
+and y downwards, about one unit high. The pen passes through the points in a smooth curve; a point with a third entry,
+CORNER, is a sharp corner.
 """
 
 CORNER = True
 
-GLYPHS = {
+Stroke = list[tuple[float, ...]]
+
+GLYPHS: dict[int, list[tuple[int, list[Stroke]]]] = {
     0: [
         (3, [[(.36, .0), (.12, .12), (.0, .5), (.12, .88), (.35, 1.), (.58, .88), (.7, .5), (.58, .12),
               (.34, .0)]]),

@@ -1,55 +1,65 @@
-"""Shapes as signed distances, how far a place lies outside (negative: inside), and a picture to paint them onto.
+"""Shapes as signed distances (negative inside), and a canvas to fill them on.
 
-A place is a pair (x, y), x from -1 (left) to 1, y from -1 (bottom) to 1 (top), each of any one shape, say (H, W) or
-(N, H, W). Every measure is a number, or a tensor that broadcasts, say (N, 1, 1): another one for each picture.
-Colours are red, green, blue from 0 to 1.
+A shape is a function of the coordinates xy = (x, y), with x from -1 (left) to 1 and y from -1 (bottom) to 1 (top); both
+tensors have the same shape, for instance (H, W) or (N, H, W). Each measure is a number, or a tensor that broadcasts,
+for instance (N, 1, 1), with a different value for each picture. Colours are (red, green, blue), from 0 to 1.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
+
+Coordinates = tuple[Tensor, Tensor]
+Number = float | Tensor
+Point = Sequence[Number]
+Colour = Sequence[float] | Tensor
 
 
-class Painting:
-    """Pictures that shapes are painted onto, one over the other, with edges one pixel soft.
+class Canvas:
+    """A batch of pictures on which shapes are filled one after another, with edges one pixel soft.
 
-    place: (x, y), each (..., H, W);  pixel: the width of a pixel in the units of place;  colour: (..., 3, H, W)
+    xy: two (..., H, W);  pixel: the width of a pixel in the units of xy;  colour: (..., 3, H, W)
     """
 
-    def __init__(self, place, pixel, colour):
-        self.place, self.pixel, self.colour = place, pixel, colour
+    def __init__(self, xy: Coordinates, pixel: Number, colour: Tensor):
+        self.xy, self.pixel, self.colour = xy, pixel, colour
 
-    def paint(self, distance, colour, opacity=1.0, blur=0.0):
-        """Cover the inside of a shape; distance: (..., H, W), colour: three numbers or (..., 3, 1, 1)."""
+    def fill(self, distance: Tensor, colour: Colour, opacity: float = 1.0, blur: float = 0.0) -> None:
+        """Fill the inside of a shape.  distance: (..., H, W);  colour: three numbers or (..., 3, 1, 1)"""
         cover = (0.5 - distance / (self.pixel + blur)).clamp(0, 1)
         if opacity != 1.0:
             cover = opacity * cover
         self.colour = torch.lerp(self.colour, as_colour(colour, self.colour), cover.unsqueeze(-3))
 
-    def some(self, rows, painter, *how):
-        """Let painter(p, *how) paint on some of the pictures.  rows: their indices"""
-        x, y = self.place
-        p = Painting((x[rows], y[rows]), self.pixel[rows], self.colour[rows])
-        painter(p, *how)
-        self.colour[rows] = p.colour
+    def apply(self, rows: Tensor, painter: Callable, *args: Any) -> None:
+        """Call painter(canvas, *args) on some of the pictures only.  rows: their indices"""
+        x, y = self.xy
+        assert isinstance(self.pixel, Tensor)
+        part = Canvas((x[rows], y[rows]), self.pixel[rows], self.colour[rows])
+        painter(part, *args)
+        self.colour[rows] = part.colour
 
 
-def as_colour(colour, like):
-    """Three numbers, or a tensor already, as something that broadcasts over (..., 3, H, W)."""
-    return colour if torch.is_tensor(colour) else like.new_tensor(colour)[:, None, None]
+def as_colour(colour: Colour, like: Tensor) -> Tensor:
+    """A colour as a tensor that broadcasts over (..., 3, H, W)."""
+    return colour if isinstance(colour, Tensor) else like.new_tensor(colour)[:, None, None]
 
 
-def circle(place, centre, radius):
-    x, y = place[0] - centre[0], place[1] - centre[1]
+def circle(xy: Coordinates, centre: Point, radius: Number) -> Tensor:
+    """Signed distance to a circle."""
+    x, y = xy[0] - centre[0], xy[1] - centre[1]
     return (x * x + y * y).sqrt() - radius
 
 
-def ellipse(place, centre, radii, degrees=0.0):
-    """Distance to an ellipse, exact on its edge and nearly so beside it; degrees turn it anticlockwise."""
-    x, y = place[0] - centre[0], place[1] - centre[1]
+def ellipse(xy: Coordinates, centre: Point, radii: Point, degrees: Number = 0.0) -> Tensor:
+    """Signed distance to an ellipse, rotated anticlockwise by `degrees`: exact on the edge, approximate elsewhere."""
+    x, y = xy[0] - centre[0], xy[1] - centre[1]
     if torch.is_tensor(degrees) or degrees:
-        turn = torch.as_tensor(degrees) * (math.pi / 180)
-        cos, sin = turn.cos().to(x), turn.sin().to(x)
+        angle = torch.as_tensor(degrees) * (math.pi / 180)
+        cos, sin = angle.cos().to(x), angle.sin().to(x)
         x, y = x * cos + y * sin, y * cos - x * sin
     x, y = x / radii[0], y / radii[1]
     inside = (x * x + y * y).sqrt()    # 1 on the edge
@@ -57,33 +67,33 @@ def ellipse(place, centre, radii, degrees=0.0):
     return inside * (inside - 1) / (x * x + y * y).sqrt().clamp(min=1e-6)
 
 
-def line(place, start, end, width):
-    """Distance to a line with round ends."""
-    x, y = place[0] - start[0], place[1] - start[1]
+def line(xy: Coordinates, start: Point, end: Point, width: Number) -> Tensor:
+    """Signed distance to a line segment with round ends."""
+    x, y = xy[0] - start[0], xy[1] - start[1]
     along = end[0] - start[0], end[1] - start[1]
     share = ((x * along[0] + y * along[1]) / (along[0] ** 2 + along[1] ** 2)).clamp(0, 1)
     x, y = x - share * along[0], y - share * along[1]
     return (x * x + y * y).sqrt() - width / 2
 
 
-def box(place, centre, half):
-    """Distance to an upright box; half: half its width and height. Beside a corner a little too short."""
-    return torch.maximum((place[0] - centre[0]).abs() - half[0], (place[1] - centre[1]).abs() - half[1])
+def box(xy: Coordinates, centre: Point, half: Point) -> Tensor:
+    """Signed distance to an upright box of half the width and height `half`; near the corners a little too short."""
+    return torch.maximum((xy[0] - centre[0]).abs() - half[0], (xy[1] - centre[1]).abs() - half[1])
 
 
-def triangle(place, top, half, height):
-    """Distance to a triangle that stands on its side, with its point at `top`; half: half its width below."""
-    x, down = (place[0] - top[0]).abs(), top[1] - place[1]
+def triangle(xy: Coordinates, top: Point, half: Number, height: Number) -> Tensor:
+    """Signed distance to an upright triangle with its apex at `top` and a base 2 `half` wide."""
+    x, down = (xy[0] - top[0]).abs(), top[1] - xy[1]
     slant = (x * height - down * half) / math.hypot(half, height)
     return torch.maximum(slant, down - height)
 
 
-def melt(a, b, k=0.08):
-    """Both shapes, with the corner between them filled like clay."""
+def smooth_union(a: Tensor, b: Tensor, k: float = 0.08) -> Tensor:
+    """The union of two shapes, with the corner between them rounded (Quilez: polynomial smooth minimum)."""
     h = (k - (a - b).abs()).clamp(min=0) / k
     return torch.minimum(a, b) - h * h * k / 4
 
 
-def mirrored(shape, place, centre, *size):
-    """The shape and its image on the other side of x = 0."""
-    return shape((place[0].abs(), place[1]), centre, *size)
+def mirrored(shape: Callable, xy: Coordinates, centre: Point, *size: Any) -> Tensor:
+    """The shape and its mirror image across x = 0."""
+    return shape((xy[0].abs(), xy[1]), centre, *size)

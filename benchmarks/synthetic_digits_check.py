@@ -1,8 +1,8 @@
-"""How good are the drawn digits?  Train a small network on them alone, and let it read real MNIST.
+"""How good are the synthetic digits?  Train a small network on them alone, and let it read real MNIST.
 
-    python benchmarks/drawn_digits_check.py                 the real test set (needs MNIST; about half a minute)
-    python benchmarks/drawn_digits_check.py --split train   read real training digits: for work on the glyphs
-    python benchmarks/drawn_digits_check.py --picture drawn_and_real.png
+    python benchmarks/synthetic_digits_check.py                 the real test set (needs MNIST; about half a minute)
+    python benchmarks/synthetic_digits_check.py --split train   read real training digits: for work on the glyphs
+    python benchmarks/synthetic_digits_check.py --picture drawn_and_real.png
 
 Prints the share read right, for each class, and which digits are mistaken for which.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from diffusion_lessons.datasets import draw_digits, load_digits, to_float
+from diffusion_lessons.datasets import load_digits, synthetic_digits, to_float
 
 
 def small_reader():
@@ -31,7 +31,7 @@ def small_reader():
 
 
 def learn(pictures, epochs=5, batch=64, lr=3e-3, seed=0):
-    """Train the small reader on Pictures; the learning rate falls to zero in a straight line."""
+    """Train the small reader on LabeledImages; the learning rate falls to zero in a straight line."""
     torch.manual_seed(seed)
     net, x = small_reader(), to_float(pictures.x)
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.01)
@@ -65,7 +65,7 @@ def report(pictures, said):
 
 
 def page(drawn, real, path, across=16):
-    """One row of drawn digits above one row of real ones, for each class."""
+    """One row of synthetic digits above one row of real ones, for each class."""
     rows = [torch.cat(list(p.x[p.y == k][:across, 0]), dim=1) for k in range(10) for p in (drawn, real)]
     size = (across * 56, 20 * 56)
     Image.fromarray(torch.cat(rows).numpy()).resize(size, Image.Resampling.NEAREST).save(path)
@@ -74,22 +74,22 @@ def page(drawn, real, path, across=16):
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--split", choices=("train", "test"), default="test", help="which real digits are read")
-    ask.add_argument("--count", type=int, default=12_000, help="drawn digits to learn from")
+    ask.add_argument("--count", type=int, default=12_000, help="synthetic digits to learn from")
     ask.add_argument("--epochs", type=int, default=5)
     ask.add_argument("--seeds", type=int, default=1, help="repeat with this many seeds")
-    ask.add_argument("--picture", type=Path, help="save a page of drawn digits above real ones (PNG)")
+    ask.add_argument("--picture", type=Path, help="save a page of synthetic digits above real ones (PNG)")
     args = ask.parse_args()
     real = load_digits(args.split, source="mnist")
     for seed in range(args.seeds):
         start = time.perf_counter()
-        drawn = draw_digits(args.count, seed)
+        drawn = synthetic_digits(args.count, seed)
         drew = time.perf_counter() - start
         net = learn(drawn, args.epochs, seed=seed)
-        held_out = draw_digits(2_000, 1_000 + seed)
+        held_out = synthetic_digits(2_000, 1_000 + seed)
         own = (read(net, held_out) == held_out.y).float().mean()
         took = time.perf_counter() - start
         print(f"seed {seed}: {args.count:,} digits drawn in {drew:.1f} s, learned in {took:.0f} s")
-        print(f"  new drawn digits: {own:.1%} read right; real ones ({args.split}):")
+        print(f"  new synthetic digits: {own:.1%} read right; real ones ({args.split}):")
         report(real, read(net, real))
     if args.picture:
         page(drawn, real, args.picture)

@@ -1,6 +1,6 @@
-"""Runs what learners wrote, in a process of its own. It stands alone: the package is out of its reach.
+"""Runs what learners wrote, in a process of its own. It imports nothing from the package, which is out of its reach.
 
-The sandbox hands over the text of this file, and that of `wire`.
+The sandbox passes the text of this file and of `wire` on the command line.
 """
 
 import __future__
@@ -9,6 +9,7 @@ import ast
 import builtins
 import contextlib
 import dis
+import importlib.abc
 import importlib.util
 import inspect
 import linecache
@@ -16,103 +17,108 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable, Iterable
+from typing import IO, Any
 
 import torch
-from wire import CELLS, StandIn, read, tensors, write
+from wire import CELLS, StandIn, read, tensors, write  # type: ignore[import-not-found]  # see `sandbox`
 
 PACKAGE = "diffusion_lessons"
-# As `notebook` compiles: annotations may name what belongs to the package, so they stay unread.
+# As in `notebook`: annotations may name parts of the package, so they are not evaluated.
 FLAGS = __future__.annotations.compiler_flag | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 class NoPackage:
-    """An import hook: the package is not there, even where its files can be seen."""
+    """An import hook: the package cannot be imported, even where its files can be seen."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name.partition(".")[0] == PACKAGE:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-class OwnModules:
+class OwnModules(importlib.abc.Loader):
     """An import hook for the modules that came with the notebook, {name: text}. run(name, text, namespace)"""
 
-    def __init__(self, run):
-        self.texts, self.run = {}, run
+    def __init__(self, run: Callable) -> None:
+        self.texts: dict[str, str] = {}
+        self.run = run
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         return importlib.util.spec_from_loader(name, self) if name in self.texts else None
 
-    def create_module(self, spec):
+    def create_module(self, spec: Any) -> None:
         return None
 
-    def exec_module(self, module):
+    def exec_module(self, module: types.ModuleType) -> None:
         self.run(f"{module.__name__}.py", self.texts[module.__name__], vars(module))
 
 
 class Shell:
-    """In place of IPython's: here %magics and !commands do nothing, but for `%run module.py`."""
+    """In place of IPython's shell: %magics and !commands do nothing here, except `%run module.py`."""
 
-    def __init__(self, space):
+    def __init__(self, space: dict[str, Any]) -> None:
         self.space = space
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable:
         return lambda *args, **kwargs: None
 
-    def run_line_magic(self, name, line, *rest):
+    def run_line_magic(self, name: str, line: str, *rest: Any) -> None:
         if name == "run":
             exec(f"from {line.strip().removesuffix('.py')} import *", self.space)
 
-    def getoutput(self, command, *rest):
+    def getoutput(self, command: str, *rest: Any) -> None:
         raise OSError(f"!{command[:80]} is not run when notebooks are graded")
 
 
-class Child:
-    """Loads functions and calls them, as it is told over the wire."""
+class Worker:
+    """Loads and calls functions on request, over the wire."""
 
-    def __init__(self, source, sink):
+    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
         self.source, self.sink = source, sink
-        self.function, self.missing = None, {}
+        self.function: Any = None
+        self.missing: dict[str, str] = {}
         self.modules = OwnModules(self.run_all)
         sys.meta_path.insert(1, self.modules)    # behind NoPackage
 
-    def work(self):
-        """Answer message after message, until the parent hangs up."""
+    def work(self) -> None:
+        """Answer messages until the parent closes the pipe."""
         write(self.sink, {"ready": True})
         while True:
             message = read(self.source, self.stand_in, most=CELLS)
             try:
                 write(self.sink, self.answer(message))
             except BaseException as error:    # SystemExit too: no learner's code ends this loop
-                write(self.sink, told(error, self.missing))
+                write(self.sink, serialize_exception(error, self.missing))
 
-    def answer(self, message):
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if "load_optimizers" in message:
             torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
             return {"ready": True}
         return self.load(**message["load"]) if "load" in message else self.call(message["call"])
 
-    def stand_in(self, form, items):
-        """For what lives with the parent: an object of the same attributes, or a function that asks there."""
+    def stand_in(self, form: dict[str, Any], items: list) -> Any:
+        """A proxy of an object in the parent: one with the same attributes, or a function that calls back there."""
         if not form["callable"]:
             return type(form["name"], (StandIn,), {})(**dict(zip(form["fields"], items)), _number=form["number"])
 
-        def function(*args, **kwargs):
+        def function(*args: Any, **kwargs: Any) -> Any:
             write(self.sink, {"ask": form["number"], "args": list(args), "kwargs": kwargs})
             reply = read(self.source, self.stand_in)
             if "raised" in reply:
                 raise getattr(builtins, reply["raised"], RuntimeError)(reply["message"])
             return reply["result"]
 
-        function._number = form["number"]
+        vars(function)["_number"] = form["number"]
         return function
 
-    def load(self, cells, attempt, lent, modules):
-        """Run the chosen statements of each cell, then say what kind of thing the attempt is."""
-        lend(lent)
+    def load(self, cells: list, attempt: list, exposed: dict[str, Any], modules: dict[str, str]) -> dict[str, Any]:
+        """Run the chosen statements of each cell, then describe the attempt."""
+        expose(exposed)
         for name in self.modules.texts:
             sys.modules.pop(name, None)
         self.modules.texts = {name: text for name, text in modules.items() if name not in sys.modules}
-        space, self.missing = {"__name__": "__main__", "__builtins__": builtins}, {}
+        space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+        self.missing = {}
         shell = Shell(space)
         space.update(display=lambda *args, **kwargs: None, get_ipython=lambda: shell)
         for name, text, chosen in cells:
@@ -122,27 +128,27 @@ class Child:
         return {"callable": callable(self.function), "type": type(self.function).__name__,
                 "parameters": parameters(self.function)}
 
-    def run_all(self, name, text, space, chosen=None):
-        """The statements of a text, all or the chosen ones. One that fails is passed over, with what it assigns."""
+    def run_all(self, name: str, text: str, space: dict[str, Any], chosen: Iterable[int] | None = None) -> None:
+        """Run the statements of a text, all or the chosen ones. One that fails is skipped, and so are its names."""
         linecache.cache[name] = len(text), None, text.splitlines(True), name
         body = ast.parse(text, name).body
         for k in range(len(body)) if chosen is None else chosen:
             for statement in one_by_one(body[k]):
                 self.run(statement, name, space)
 
-    def run(self, statement, name, space):
-        """One statement. What needs a failed one fails later, with a NameError that says why."""
+    def run(self, statement: ast.stmt, name: str, space: dict[str, Any]) -> None:
+        """Run one statement. Code that needs a failed one fails later, with a NameError that says why."""
         code = compile(ast.Module([statement], []), name, "exec", FLAGS, True)
         try:
             exec(code, space)
         except BaseException as error:
-            words = told(error, self.missing)["message"]
+            reason = serialize_exception(error, self.missing)["message"]
             for word in [step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"] or ["*"]:
-                self.missing[word] = words
-                space.pop(word, None)    # an older thing of that name is not what was meant
+                self.missing[word] = reason
+                space.pop(word, None)    # an older object of that name is not what was meant
 
-    def call(self, arguments):
-        """What the function gives back, and those tensors of its input that it wrote into, by number."""
+    def call(self, arguments: list) -> dict[str, Any]:
+        """The function's result, and the tensors of its input that it changed, by number."""
         inputs = tensors(arguments)
         before = [a.clone() for a in inputs]
         result = self.function(*arguments)
@@ -150,8 +156,8 @@ class Child:
         return {"result": result, "changed": changed}
 
 
-def lend(functions):
-    """Modules that hold just these functions, {"package.module.name": function}, so that importing them works."""
+def expose(functions: dict[str, Any]) -> None:
+    """Make just these functions importable: {"package.module.name": function}, in modules that hold nothing else."""
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
     for path, function in functions.items():
@@ -164,16 +170,16 @@ def lend(functions):
         setattr(module, last, function)
 
 
-def one_by_one(statement):
-    """`from m import a, b` as two statements, so that a missing b does not cost a; any other as it is."""
+def one_by_one(statement: ast.stmt) -> list[ast.stmt]:
+    """`from m import a, b` as two statements, so that a is imported even if b is missing; any other as it is."""
     if not isinstance(statement, (ast.Import, ast.ImportFrom)):
         return [statement]
     return [ast.copy_location(type(statement)(**{**vars(statement), "names": [alias]}), statement)
             for alias in statement.names]
 
 
-def parameters(function):
-    """[(name, kind, default as text or None)], or None for what does not tell."""
+def parameters(function: Any) -> list | None:
+    """[(name, kind, default as text or None)], or None where there is no signature."""
     try:
         found = inspect.signature(function).parameters.values()
         return [[p.name, int(p.kind), None if p.default is p.empty else repr(p.default)[:100]] for p in found]
@@ -181,22 +187,22 @@ def parameters(function):
         return None
 
 
-def told(error, missing):
-    """An exception in words: its class, the built-in class it is one of, its message, and the learner's own line."""
+def serialize_exception(error: BaseException, missing: dict[str, str]) -> dict[str, Any]:
+    """An exception as a message: its class, its built-in base class, its text, and the learner's own line."""
     base = next(c.__name__ for c in type(error).__mro__ if getattr(builtins, c.__name__, None) is c)
     try:
         message = str(error)[:2000]
     except Exception:
         message = ""
-    why = missing.get(error.name, missing.get("*")) if isinstance(error, NameError) else None
+    why = missing.get(str(error.name), missing.get("*")) if isinstance(error, NameError) else None
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in linecache.cache
               and f.filename.startswith("cell ")]
     return {"raised": type(error).__name__[:80], "base": base, "message": f"{message} ({why})" if why else message,
             "line": [frames[-1].lineno, (frames[-1].line or "").strip()[:300]] if frames else None}
 
 
-def limit(memory):
-    """No more memory than that, no large files and no core dumps: where the system knows such limits."""
+def limit(memory: int) -> None:
+    """Limit the memory, and forbid large files and core dumps, where the system has such limits."""
     try:
         import resource
     except ImportError:    # Windows
@@ -204,13 +210,13 @@ def limit(memory):
     for what, most in (("RLIMIT_AS", memory), ("RLIMIT_FSIZE", 16 << 20), ("RLIMIT_CORE", 0)):
         try:
             resource.setrlimit(getattr(resource, what), (most, most))
-        except (AttributeError, ValueError, OSError):    # macOS has no limit to its address space
+        except (AttributeError, ValueError, OSError):    # macOS does not limit the address space
             continue
 
 
-def main():
-    """Keep the two pipes, and give whatever is printed to nobody."""
-    source, sink = (os.fdopen(os.dup(fd), mode) for fd, mode in ((0, "rb"), (1, "wb")))
+def main() -> None:
+    """Keep the two pipes for messages, discard whatever is printed, and serve."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
@@ -218,7 +224,7 @@ def main():
     sys.meta_path.insert(0, NoPackage())
     limit(int(sys.argv[1]))
     with contextlib.suppress(EOFError, BrokenPipeError):
-        Child(source, sink).work()
+        Worker(source, sink).work()
 
 
 if __name__ == "__main__":
