@@ -100,6 +100,7 @@ class LatentPipeline:
         prompts: a string or a list;  seed: one picture of it for each prompt, see PerSampleNoise
         size: pixels to a side, or (height, width); the size it was trained at if left out
         method: ddim, euler or dpm++; the scheduler's own if left out;  latents: the noise to begin with, (B, C, h, w)
+        SD-Turbo is made for 1 to 4 steps and guidance_scale=1: its guidance has been trained into it.
         Raises ValueError when the size is not divisible by what the VAE and the U-Net halve.
         """
         prompts, method = [prompts] if isinstance(prompts, str) else list(prompts), method or self.scheduler.method

@@ -15,7 +15,7 @@ from .layers import Attention, Downsample, ResnetBlock, Upsample
 
 EPS = 1e-6    # of every GroupNorm here; the U-Net's residual blocks have 1e-5
 SIZES = dict(in_channels=3, out_channels=3, block_out_channels=REQUIRED, layers_per_block=1, latent_channels=4,
-             norm_num_groups=32, scaling_factor=0.18215, sample_size=512)
+             norm_num_groups=32, scaling_factor=0.18215, sample_size=512, down_block_types=None, up_block_types=None)
 FIXED = dict(act_fn=("silu",), mid_block_add_attention=(True,), use_quant_conv=(True,), use_post_quant_conv=(True,),
              force_upcast=(True, False), shift_factor=(None,), latents_mean=(None,), latents_std=(None,))
 
@@ -125,13 +125,10 @@ class VAE(nn.Module):
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
-        kinds = {name: (["DownEncoderBlock2D", "UpDecoderBlock2D"][name.startswith("up")],)
-                 for name in ("down_block_types", "up_block_types")}
-        plain = {name: value for name, value in config.items() if name not in kinds}
-        size = read_config("VAE", plain, SIZES, FIXED)
-        for name, (kind,) in kinds.items():
-            if set(config.get(name, [kind])) != {kind}:
-                raise ValueError(f"the config of this VAE says {name}={config[name]}; this code knows only {kind}")
+        size = read_config("VAE", config, SIZES, FIXED)
+        for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+            if set(size[name] or [kind]) != {kind}:
+                raise ValueError(f"the config of this VAE says {name}={size[name]}; this code knows only {kind}")
         self.config, self.scaling_factor = config, size["scaling_factor"]
         widths, channels = list(size["block_out_channels"]), size["latent_channels"]
         self.factor, self.latent_channels = 2 ** (len(widths) - 1), channels
