@@ -240,7 +240,7 @@ def main(arguments=None):
         for error in report.errors:
             print(f"FAILED in {path.name}, {error}\n", flush=True)
         failed += bool(report.errors)
-        seconds[path.name[:2]] = round(report.seconds, 1)
+        seconds[path.stem.split("_")[0]] = round(report.seconds, 1)
     if options.times and not failed:
         write_times(seconds)
     print(f"{len(options.notebooks) - failed} of {len(options.notebooks)} notebooks passed")

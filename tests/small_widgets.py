@@ -1,4 +1,4 @@
-"""Every widget of the course, made of networks and pictures so small that it draws at once."""
+"""Every widget of the course, with networks and pictures so small that it is shown at once."""
 
 import torch
 
@@ -20,10 +20,11 @@ from diffusion_lessons.training import recipes
 
 
 def reader():
-    """A small network that reads sentences, of random weights."""
+    """A small text-conditioned denoiser with random weights."""
     torch.manual_seed(0)
     text = dict(width=32, layers=1, heads=2)
-    recipe = recipes.replace(recipes.RECIPES["critters"], network=dict(in_channels=3, channels=(16, 32), blocks=1, text=text))
+    network = dict(in_channels=3, channels=(16, 32), blocks=1, text=text)
+    recipe = recipes.replace(recipes.RECIPES["critters"], network=network)
     denoiser = recipes.build(recipe).eval()
     for weight in denoiser.parameters():
         if not weight.any():
@@ -40,7 +41,7 @@ def every_widget():
     loop = list(sample(ideal, torch.randn(1, 1, 28, 28, generator=generator), schedule, 20))
 
     def halves(x_t, t):
-        """A denoiser whose pictures hang on every step: the ideal one ends at the same picture however it goes."""
+        """A denoiser whose result depends on every step; the ideal one ends at the same picture whatever the steps."""
         return from_x0(0.5 * x_t, x_t, t, schedule)
 
     walk = DigitGenerator(latent=8, width=8).eval()

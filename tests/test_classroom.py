@@ -435,7 +435,8 @@ def test_the_prompt_lab_shows_the_picture_of_its_prompt(reader):
     seed, steps = parts(widget, ipywidgets.IntSlider)
     assert menus[-1].value == "frog"
     assert prompt.value == "a green frog on stilts in the meadow"
-    x = text_to_image.sample_images(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0, sampler=SamplerSettings(steps=2))
+    x = text_to_image.sample_images(denoiser, tokenizer(prompt.value), (3, 32, 32), w=2.0,
+                                    sampler=SamplerSettings(steps=2))
     assert image.png == picture_bytes(x)
     seen = {image.png}
     for mover, value in ((menus[0], "owl"), (prompt, "a red cat"), (away, "a frog"), (strength, 8.0), (seed, 3),

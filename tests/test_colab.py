@@ -1,4 +1,4 @@
-"""Colab: the first cell, the tool that writes the links, the drive, and the run in an environment like Colab's."""
+"""Colab: the first cell, the tool that writes the links, Google Drive, and a run in an environment like Colab's."""
 
 import ast
 import importlib
@@ -32,7 +32,7 @@ SET = colab.first_cell(colab.address("ada/lessons", "main"))
 
 @pytest.fixture
 def on_colab(monkeypatch):
-    """The stand-in for Colab's own package is there, and imported, as in a kernel of Colab."""
+    """A stand-in for Colab's own package is installed and imported, as in a Colab kernel."""
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "colab"))
     others = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "google"}
     importlib.import_module("google.colab")
@@ -43,7 +43,7 @@ def on_colab(monkeypatch):
 
 
 class Shell:
-    """An IPython that only notes what pip was asked, and "installs" the package if it can."""
+    """An IPython that only records the pip commands, and "installs" the package if it can."""
 
     def __init__(self, monkeypatch, works=True):
         self.asked, self.monkeypatch, self.works = [], monkeypatch, works
@@ -116,7 +116,7 @@ def test_first_cell_on_colab_without_a_repository_says_what_to_fill_in(on_colab,
 
 @pytest.fixture
 def course(tmp_path):
-    """A copy of what the tool writes to, in the state where no repository is named."""
+    """A copy of the files that the tool writes, in the state without a repository."""
     for name in ("README.md", "tools/links.py", "diffusion_lessons/classroom/colab.py",
                  *(f"notebooks/{name}" for name in NOTEBOOKS)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -346,7 +346,7 @@ def test_an_environment_that_is_not_whole_is_not_used(tmp_path):
 
 
 def colab_environment(folder, named, torch=0, setuptools=0):
-    """Lay out a course in which Python and pip are played by a script, under this name.  -> the environment"""
+    """A copy of the course in which a script with this name stands in for Python and pip.  -> the environment"""
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "tests" / "colab", folder / "tests" / "colab")
     version = "3.13.5" if named == "python3.13" else "3.11.2"

@@ -453,13 +453,17 @@ def test_who_is_who_in_a_class(tmp_path):
 
 def test_the_lesson_is_what_the_notebook_holds_and_not_its_name(tmp_path):
     stub = 'def f(x0, t, eps, schedule):\n    ...\n\ncheck("2.1", f)'
+    half = stub.replace("2.1", "4.4")
     for name, cells, other in (("3_smith", [stub], ()), ("04_x", [stub], ()), ("3_jones", ["print(1)"], ()),
+                               ("04b_x", ["print(1)"], ()), ("04_y", ["print(1)"], ()), ("4_z", [half], ()),
                                ("03_x", ["print(1)"], ()), ("05_x", [], [("markdown", stub), ("raw", "x")])):
         write(tmp_path / f"{name}.ipynb", cells, other)
     rows = list(grading.grade_folder(tmp_path))
     lessons = {name: {row.exercise[:1] for row in rows if row.who == name} for name in
                ("3_smith", "04_x", "3_jones", "03_x", "05_x")}
     assert lessons == {"3_smith": {"2"}, "04_x": {"2"}, "3_jones": {""}, "03_x": {"3"}, "05_x": {"2"}}
+    halves = {name: [row.exercise for row in rows if row.who == name] for name in ("04_y", "04b_x", "4_z")}
+    assert halves == {"04_y": ["4.1", "4.2", "4.3", "4.6"], "04b_x": ["4.4", "4.5"], "4_z": ["4.4", "4.5"]}
     row = next(row for row in rows if row.who == "05_x")
     assert (row.exercise, row.state) == ("2.1", "missing")
     assert "is in a markdown cell, which is never run: make it a code cell." in row.message

@@ -16,13 +16,13 @@ SCHEDULE = make_schedule("cosine", 1000)
 
 
 class Labelled:
-    """Says another v for every label, and yet another for none; keeps what it was asked."""
+    """Predicts a different v for every label, and another one without; records the conditions it was given."""
 
     def __init__(self):
-        self.asked = []
+        self.conditions = []
 
     def __call__(self, x_t, t, y):
-        self.asked.append(y)
+        self.conditions.append(y)
         tilt = torch.full((len(x_t),), -0.7) if y is None else 0.3 * y
         return from_v(torch.sin(2 * x_t + tilt.reshape(-1, 1, 1, 1).to(x_t)), x_t, t, SCHEDULE)
 
@@ -38,11 +38,11 @@ Y = torch.tensor([3, 1, 4, 2])
 @pytest.mark.parametrize("w", [0, 0.0, 0.3, 0.5, 1, 1.0, 1.7, 3.0, 20.0])
 def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
     inner = Labelled()
-    without, with_label = inner(*case, None), inner(*case, Y)
+    uncond, cond = inner(*case, None), inner(*case, Y)
     hat = CFGDenoiser(inner, Y, w)(*case)
     assert isinstance(hat, Prediction)
     for name in ("eps", "x0"):
-        u, c = getattr(without, name), getattr(with_label, name)
+        u, c = getattr(uncond, name), getattr(cond, name)
         torch.testing.assert_close(getattr(hat, name), u + w * (c - u), rtol=0, atol=1e-12)
 
 
@@ -51,26 +51,26 @@ def test_guidance_is_its_formula_on_eps_and_on_x0(w, case):
 def test_guidance_is_that_of_the_pipelines_of_diffusers(w, rescale, case):
     inner = Labelled()
     inner.schedule = SCHEDULE
-    without, told, hat = inner(*case, None), inner(*case, Y), CFGDenoiser(inner, Y, w, rescale=rescale)(*case)
-    theirs = ClassifierFreeGuidance(guidance_scale=w, guidance_rescale=rescale).forward(told.x0, without.x0).pred
+    uncond, cond, hat = inner(*case, None), inner(*case, Y), CFGDenoiser(inner, Y, w, rescale=rescale)(*case)
+    theirs = ClassifierFreeGuidance(guidance_scale=w, guidance_rescale=rescale).forward(cond.x0, uncond.x0).pred
     torch.testing.assert_close(hat.x0, theirs, rtol=0, atol=1e-10)
     if rescale == 0:
-        theirs = ClassifierFreeGuidance(guidance_scale=w).forward(told.eps, without.eps).pred
+        theirs = ClassifierFreeGuidance(guidance_scale=w).forward(cond.eps, uncond.eps).pred
         torch.testing.assert_close(hat.eps, theirs, rtol=0, atol=1e-12)
         original = ClassifierFreeGuidance(guidance_scale=w - 1, use_original_formulation=True)     # our w = 1 + theirs
-        torch.testing.assert_close(hat.eps, original.forward(told.eps, without.eps).pred, rtol=0, atol=1e-12)
+        torch.testing.assert_close(hat.eps, original.forward(cond.eps, uncond.eps).pred, rtol=0, atol=1e-12)
 
 
-def test_w_0_never_shows_the_label_and_w_1_asks_once(case):
-    for w, asked in ((0, [None]), (1, [Y]), (2, [Y, None])):
+def test_w_0_never_uses_the_label_and_w_1_makes_one_pass(case):
+    for w, expected in ((0, [None]), (1, [Y]), (2, [Y, None])):
         inner = Labelled()
         CFGDenoiser(inner, Y, w)(*case)
-        assert len(inner.asked) == len(asked)
-        assert all(a is b for a, b in zip(inner.asked, asked, strict=True))
+        assert len(inner.conditions) == len(expected)
+        assert all(a is b for a, b in zip(inner.conditions, expected, strict=True))
 
 
 @pytest.mark.parametrize("w", [0, 0.4, 1, 3, 7.5])
-def test_guided_eps_and_x0_still_hang_together(w, case):
+def test_guided_eps_and_x0_still_add_up_to_x_t(w, case):
     x_t, t = case
     hat = CFGDenoiser(Labelled(), Y, w)(x_t, t)
     ab = SCHEDULE.alpha_bar[t].reshape(-1, 1, 1, 1)
@@ -89,17 +89,17 @@ def test_guidance_steers_a_loop_to_the_label():
             return everything(x_t, t)
         return of_label[int(y[0])](x_t, t)
 
-    def drawn(y, w):
+    def sampled(y, w):
         noise = PerSampleNoise(0, 100)
         guided = CFGDenoiser(denoiser, torch.full((100,), y), w)
         return run(sample(guided, noise((2,)), SCHEDULE, 100))
 
     for y, side in ((0, -1), (1, 1)):
-        made = drawn(y, 1.0)
+        made = sampled(y, 1.0)
         assert (made[:, 0] - side).abs().max() < 0.01
         assert 25 < (made[:, 1] > 0).sum() < 75
-    assert 25 < (drawn(0, 0.0)[:, 0] > 0).sum() < 75   # w = 0: as if there were no label
-    torch.testing.assert_close(drawn(0, 0.0), drawn(1, 0.0))
+    assert 25 < (sampled(0, 0.0)[:, 0] > 0).sum() < 75   # w = 0: as if there were no label
+    torch.testing.assert_close(sampled(0, 0.0), sampled(1, 0.0))
 
 
 @pytest.mark.parametrize("w", [-0.1, -3, math.nan])
@@ -108,14 +108,14 @@ def test_a_negative_scale_is_refused(w):
         CFGDenoiser(Labelled(), Y, w)
 
 
-def test_a_negative_takes_the_place_of_nothing(case):
+def test_a_negative_replaces_the_null_condition(case):
     inner, other = Labelled(), torch.tensor([5, 2, 0, 1])
     away, towards = inner(*case, other), inner(*case, Y)
     for w in (0.0, 0.4, 3.0):
         hat = CFGDenoiser(inner, Y, w, negative=other)(*case)
         torch.testing.assert_close(hat.eps, away.eps + w * (towards.eps - away.eps), rtol=0, atol=1e-12)
     same = CFGDenoiser(inner, Y, 7.0, negative=Y)(*case)
-    torch.testing.assert_close(same.x0, towards.x0, rtol=0, atol=1e-12)    # away from and towards the same: nothing
+    torch.testing.assert_close(same.x0, towards.x0, rtol=0, atol=1e-12)    # away from and towards the same: plain
 
 
 def test_outside_its_interval_guidance_is_plain_conditioning(case):
@@ -129,7 +129,7 @@ def test_outside_its_interval_guidance_is_plain_conditioning(case):
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_rescaling_brings_the_spread_back(share, case):
+def test_rescaling_restores_the_standard_deviation(share, case):
     """The formula of Lin et al. 2023, section 3.4, written out; and eps follows x0."""
     x_t, t = case
     inner = Labelled()

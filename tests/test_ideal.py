@@ -43,11 +43,11 @@ def test_pictures_in_float32_with_a_time_each(g):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-3)
     weights = single.weights(x_t, t)
     torch.testing.assert_close(weights.sum(1), torch.ones(5))
-    assert weights[0, 0] > 0.999   # hardly any noise: no doubt which it was
+    assert weights[0, 0] > 0.999   # hardly any noise: no doubt which picture it was
     assert weights[4].max() < 0.06   # all noise: each of the 20 about as likely
 
 
-def test_from_pure_noise_it_sees_the_mean_of_the_data(g):
+def test_from_pure_noise_it_predicts_the_mean_of_the_data(g):
     s = make_schedule("cosine")
     data = torch.rand(50, 1, 4, 4, generator=g) * 2 - 1
     hat = IdealDenoiser(data, s)(torch.randn(10, 1, 4, 4, generator=g), torch.full((10,), 1000))
@@ -55,7 +55,7 @@ def test_from_pure_noise_it_sees_the_mean_of_the_data(g):
 
 
 def test_no_other_guess_has_a_smaller_squared_error(g):
-    """4,000 draws; pulled towards the mean or away from it, or told another t, it errs more."""
+    """4,000 samples; pulled towards the mean or away from it, or computed for another t, the error grows."""
     s = make_schedule("cosine")
     data = torch.randn(6, 2, generator=g, dtype=torch.float64)
     ideal, t = IdealDenoiser(data, s), torch.full((4000,), 500)
@@ -71,7 +71,7 @@ def test_no_other_guess_has_a_smaller_squared_error(g):
         assert error(best) < error(other)
 
 
-def test_a_loop_lands_on_pictures_of_the_set_each_about_as_often(g):
+def test_a_loop_ends_at_pictures_of_the_set_each_about_as_often(g):
     s = make_schedule("cosine")
     angle = torch.arange(8) * math.pi / 4
     ring = torch.stack([angle.cos(), angle.sin()], 1)

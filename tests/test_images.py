@@ -55,7 +55,7 @@ def test_as_rgb_keeps_bytes_and_clamps_floats():
     level = torch.tensor([[0, 100, 255]], dtype=torch.uint8)
     assert images.as_rgb(level)[0, :, 2].tolist() == [0, 100, 255]
     assert images.as_rgb(to_float(level)[None])[0, :, 0].tolist() == [0, 100, 255]
-    assert images.as_rgb(torch.tensor([[-9.0, 0.0, 2.0]]), white=2.0)[0, :, 1].tolist() == [0, 128, 255]
+    assert images.as_rgb(torch.tensor([[-9.0, 0.0, 1.0, 2.0]]), white=2.0)[0, :, 1].tolist() == [0, 128, 191, 255]
     with pytest.raises(ValueError, match="show_pictures"):
         images.as_rgb(torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"a picture is"):
@@ -65,17 +65,17 @@ def test_as_rgb_keeps_bytes_and_clamps_floats():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_gallery_holds_the_pictures_and_shows_them_enlarged(channels, g):
     x = torch.randint(256, (3, channels, 5, 6), generator=g, dtype=torch.uint8)
-    gallery = images.Gallery.of(x, prompt="two <frogs>")
+    gallery = images.Gallery.of(x, prompt='two "frogs" & <b>')
     for image, picture in zip(gallery, x, strict=True):
         assert (np.asarray(image.convert("RGB")) == images.as_rgb(picture)).all()
     sheet = np.asarray(gallery.grid(gap=2, zoom=3))
     assert sheet.shape == (3 * 16, 3 * 18, 3)
     assert (sheet[3 * 9:3 * 14:3, 3 * 2:3 * 8:3] == images.as_rgb(x[2])).all()
     data, metadata = gallery._repr_mimebundle_()
-    assert metadata["image/png"]["alt"] == "Pictures: 3, of: two <frogs>"
-    assert html.unescape(re.search('alt="([^"]*)"', data["text/html"])[1]) == "Pictures: 3, of: two <frogs>"
+    assert metadata["image/png"]["alt"] == 'Pictures: 3, of: two "frogs" & <b>'
+    assert html.unescape(re.search('alt="([^"]*)"', data["text/html"])[1]) == 'Pictures: 3, of: two "frogs" & <b>'
     assert isinstance(gallery[1:], images.Gallery)
-    assert (len(gallery[1:]), gallery[1:].prompt) == (2, "two <frogs>")
+    assert (len(gallery[1:]), gallery[1:].prompt) == (2, 'two "frogs" & <b>')
     assert isinstance(gallery[0], Image.Image)
     assert images.Gallery()._repr_mimebundle_() == {}
 

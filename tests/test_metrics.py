@@ -16,11 +16,11 @@ from diffusion_lessons.evaluation.metrics import (
     accuracy,
     features,
     frechet_distance,
-    wilson_lower_bound,
     predict,
     recall,
     sharpness,
     wilson_interval,
+    wilson_lower_bound,
 )
 
 

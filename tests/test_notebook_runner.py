@@ -168,6 +168,16 @@ def test_runs_in_a_folder_of_its_own(notebook, tmp_path):
     assert not (tmp_path / "made_here.txt").exists()
 
 
+def test_exercises_and_predictions_of_a_run_are_in_nobodys_record(notebook, monkeypatch, tmp_path):
+    monkeypatch.delenv("DIFFUSION_LESSONS_PROGRESS")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    source = 'predict("1.a", "Which?", choices=["this", "that"])\nassert record.path().parent.samefile(".")'
+    report = run_notebook(notebook("from diffusion_lessons.exercises import predict, record\n" + source))
+    assert report.errors == []
+    assert report.moves >= 3    # which notes an answer
+    assert not (tmp_path / "home" / ".diffusion_lessons").exists()
+
+
 def test_cells_afterwards_meet_what_the_notebook_left_and_stay_out_of_the_copy(notebook, tmp_path):
     path = notebook("x = 20", "x += 1")
     report = run_notebook(path, out=tmp_path / "out", afterwards=["x *= 2", "x"])

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from diffusion_lessons.classroom.colab import FIRST_CELL
+from diffusion_lessons.exercises import notebook_of
 from diffusion_lessons.grading.notebook import as_python
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,4 +120,4 @@ def test_runs_its_exercises_can_be_solved_and_its_widgets_move(path, capsys):
         print(f", and {report.widget_seconds:.1f} s for {report.moves} widget moves")
     assert not report.errors, "\n\n".join(report.errors)
     assert wrong == []
-    assert len(ids) == len([id for id in solutions.EXERCISES if id.split(".")[0] == str(int(path.stem[:2]))])
+    assert len(ids) == len([id for id in solutions.EXERCISES if notebook_of(id) == path.stem.split("_")[0]])

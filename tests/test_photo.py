@@ -1,4 +1,4 @@
-"""The noise removal plug-in: the noise is measured, found on the schedule, and removed without seams."""
+"""Noise removal: the noise is estimated, converted to a timestep, and removed without seams."""
 
 import io
 
@@ -14,7 +14,7 @@ from skimage import data
 
 from diffusion_lessons import schedules, weights
 from diffusion_lessons.datasets import to_float
-from diffusion_lessons.forward import Prediction, from_x0, alpha_sigma
+from diffusion_lessons.forward import Prediction, alpha_sigma, from_x0
 from diffusion_lessons.pipelines import photo
 
 COSINE = schedules.cosine(1000)
@@ -38,7 +38,7 @@ class Shrink:
 
 
 class Look:
-    """Keeps what it was given and changes nothing but the scale."""
+    """Records its input, and changes only its scale."""
 
     schedule = COSINE
 
@@ -52,7 +52,7 @@ def noisy(shape, sigma, seed=0, x0=0.0):
 
 
 def blurred_noise(shape, sigma, blur, seed=0):
-    """Noise as a camera gives it: Gaussian, but neighbouring pixels hang together."""
+    """Noise like a camera's: Gaussian, but correlated between neighbouring pixels."""
     noise = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), (0, blur, blur), mode="wrap")
     return torch.tensor(sigma * noise / noise.std(), dtype=torch.float32)
 
@@ -198,7 +198,7 @@ def test_a_constant_picture_comes_back_as_it_is():
 
 
 def test_tiles_are_blended_and_not_cut():
-    """The denoiser answers with the tile's number: the result slides from each number to the next."""
+    """The denoiser returns the tile's number: the result changes smoothly from each number to the next."""
 
     class Numbered:
         schedule = COSINE

@@ -134,7 +134,8 @@ def test_a_model_that_errs_in_three_of_ten_loses_three_of_ten(classifiers):
 
 
 def test_a_model_that_repeats_itself_has_no_diversity(classifiers):
-    report = prompt_following.report(Painter(same=True), recipes.tokenizer(), classifiers, w=1.0, count=80, seed=0, sampler=QUICK)
+    report = prompt_following.report(Painter(same=True), recipes.tokenizer(), classifiers, w=1.0, count=80, seed=0,
+                                     sampler=QUICK)
     assert report["recall"] < 0.4
     rows, how = prompt_following.combinations(), dict(prompts=3, each=8, w=1.0, seed=0, sampler=QUICK)
     assert prompt_following.diversity(Painter(same=True), recipes.tokenizer(), rows, **how) < 0.01

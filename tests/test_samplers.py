@@ -1,4 +1,4 @@
-"""The sampling loop: against diffusers, against our own algebra in float64, and with a hand reaching in."""
+"""The sampling loop: against diffusers, against our own algebra in float64, and changed from outside while it runs."""
 
 import dataclasses
 import itertools
@@ -33,11 +33,11 @@ every_sampler = pytest.mark.parametrize("how", SAMPLERS.values(), ids=SAMPLERS)
 
 
 def opinionated(schedule, size=1.5):
-    """A denoiser that is no posterior mean of anything: what comes in early stays visible to the end."""
+    """A denoiser that is no posterior mean of anything: early input stays visible to the end."""
 
     def denoiser(x_t, t):
-        told = torch.sin(t / 77).reshape(-1, 1, 1, 1).to(x_t)
-        mixed = torch.tanh(1.3 * x_t + 0.7 * x_t.roll(1, -1)) + 0.5 * told
+        wave = torch.sin(t / 77).reshape(-1, 1, 1, 1).to(x_t)
+        mixed = torch.tanh(1.3 * x_t + 0.7 * x_t.roll(1, -1)) + 0.5 * wave
         return from_x0(size * torch.tanh(mixed), x_t, t, schedule)
 
     return denoiser
@@ -94,9 +94,9 @@ def test_every_x_of_the_loop_is_that_of_diffusers(name, clip, how, g):
         times, theirs = their_loop(schedule, steps, method, eta, clip, x_T, lambda x, t: denoiser(x, t).eps)
         assert [step.t for step in ours] == [t + 1 for t in times]
         assert max((a.x_s - b).abs().max().item() for a, b in zip(ours, theirs, strict=True)) <= 1e-5
-        if clip:   # the cut was not idle
+        if clip:   # and clipping did happen
             assert any(step.x0_hat.abs().max() == 1 for step in ours)
-        assert steps == 1 or ours[-1].x_s.std() > 0.1   # nor is all of it one grey
+        assert steps == 1 or ours[-1].x_s.std() > 0.1   # and the result is not one grey
 
 
 @every_sampler
@@ -111,7 +111,7 @@ def test_all_1000_steps_are_those_of_diffusers(how, g):
 
 @pytest.mark.parametrize("name", NAMES)
 @every_sampler
-def test_parity_holds_in_float32_when_the_network_says_v(name, how, g):
+def test_parity_holds_in_float32_when_the_network_predicts_v(name, how, g):
     """Both sides in float32, as in use. Through eps it could not hold: x0 would lose its digits at t = T."""
     schedule = make_schedule(name, 1000)
     inner = opinionated(schedule)
@@ -332,20 +332,20 @@ def test_the_same_pictures_whatever_the_batch(how):
     torch.testing.assert_close(draw(0, 6), torch.cat([draw(0, 2), draw(2, 3), draw(5, 1)]), rtol=0, atol=1e-5)
 
 
-# ---- a hand in the loop
+# ---- changed from outside
 
 
 def test_the_loop_goes_on_from_whatever_was_put_into_x_t(g):
     schedule = make_schedule("cosine", 100)
     denoiser, x_T = opinionated(schedule), torch.randn(2, 1, 2, 2, generator=g)
-    loop, paint = sample(denoiser, x_T, schedule, 10), torch.randn(2, 1, 2, 2, generator=g)
+    loop, edited = sample(denoiser, x_T, schedule, 10), torch.randn(2, 1, 2, 2, generator=g)
     for step in loop:
         if step.t == 50:
-            loop.x_t = paint
+            loop.x_t = edited
         if step.t == 40:
-            assert torch.equal(step.x_t, paint)
+            assert torch.equal(step.x_t, edited)
     assert torch.equal(loop.x_t, step.x_s)
-    expected = run(SamplingLoop(denoiser, paint, schedule, [40, 30, 20, 10, 0]))
+    expected = run(SamplingLoop(denoiser, edited, schedule, [40, 30, 20, 10, 0]))
     torch.testing.assert_close(loop.x_t, expected)
     assert (loop.x_t - run(sample(denoiser, x_T, schedule, 10))).abs().max() > 0.1
 
@@ -353,14 +353,14 @@ def test_the_loop_goes_on_from_whatever_was_put_into_x_t(g):
 def test_the_denoiser_can_be_swapped_half_way(g):
     schedule = make_schedule("cosine", 100)
     one, other = opinionated(schedule), opinionated(schedule, size=-0.8)
-    loop, said = sample(one, torch.randn(2, 1, 2, 2, generator=g), schedule, 10), {}
+    loop, steps = sample(one, torch.randn(2, 1, 2, 2, generator=g), schedule, 10), {}
     for step in loop:
-        said[step.t] = step
+        steps[step.t] = step
         if step.s == 50:
             loop.denoiser = other
-    for t, step in said.items():
-        believed = one if t > 50 else other
-        torch.testing.assert_close(step.x0_hat, believed(step.x_t, torch.full((2,), t)).x0)
+    for t, step in steps.items():
+        used = one if t > 50 else other
+        torch.testing.assert_close(step.x0_hat, used(step.x_t, torch.full((2,), t)).x0)
 
 
 def test_a_loop_can_be_left_and_taken_up_again(g):
@@ -376,7 +376,7 @@ def test_a_loop_can_be_left_and_taken_up_again(g):
     assert torch.equal(run(loop), whole)   # a finished loop stays as it is
 
 
-def test_a_step_says_what_came_in_and_what_went_out(g):
+def test_a_step_records_its_input_prediction_and_output(g):
     schedule = make_schedule("linear", 100)
     steps = list(sample(opinionated(schedule), torch.randn(2, 1, 2, 2, generator=g), schedule, 10))
     for before, after in itertools.pairwise(steps):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffusion_lessons.exercises import EXERCISES, record
+from diffusion_lessons.exercises import EXERCISES, notebook_of, record
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -23,9 +23,8 @@ def read(path):
 
 @each_lesson
 def test_each_exercise_stands_in_its_lesson_once(path):
-    number = str(int(path.stem[:2]))
     found = solutions.fill_in(read(path))
-    assert sorted(found) == [id for id in EXERCISES if id.split(".")[0] == number]
+    assert sorted(found) == [id for id in EXERCISES if notebook_of(id) == path.stem.split("_")[0]]
 
 
 @each_lesson

@@ -13,7 +13,6 @@ import pytest
 import torch
 from killable_run import denoiser, pictures, trainer
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_lessons import samplers, training
 from diffusion_lessons.datasets import to_float
@@ -284,6 +283,19 @@ def test_ranks_draw_different_batches_and_rank_0_those_of_a_single_process(ranks
     assert torch.equal(drawn[0][1][2], t.sample_batch(t.step_generator(1))[2]) == (ranks[0] == 0)
 
 
+def test_of_several_ranks_the_first_alone_writes_the_checkpoint_and_all_resume(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr(training.base, "rank", lambda: 1)
+    run(trainer(4), path)
+    assert not path.exists()
+    monkeypatch.undo()
+    run(trainer(4), path)
+    monkeypatch.setattr(training.base, "rank", lambda: 1)
+    other = trainer(4)
+    run(other, path)
+    assert same(everything(other), everything(torch.load(path, weights_only=True)))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or not torch.distributed.is_available(), reason="needs gloo")
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
@@ -304,35 +316,6 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     gradients = torch.autograd.grad(sum(losses) / 2, list(alone.denoiser.parameters()))
     for ours, theirs in zip(gradients, one["gradients"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
-
-
-class Reads(TorchDispatchMode):
-    """Counts the numbers that leave a tensor for Python (item, bool, float): each makes a GPU wait.
-
-    AdamW's own counters do not count: they lie on the CPU, on a GPU's machine too.
-    """
-
-    def __init__(self, optimizer):
-        super().__init__()
-        self.counters = {state["step"].data_ptr() for state in optimizer.state.values()}
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten._local_scalar_dense.default:
-            self.count += args[0].data_ptr() not in self.counters
-        return function(*args, **(kwargs or {}))
-
-
-def test_a_step_reads_nothing_from_the_device_until_its_time():
-    t = trainer(40)
-    t.read_every = 10    # as on a GPU
-    t.train_step()
-    with Reads(t.optimizer) as reads:
-        steps = [t.train_step() for _ in range(8)]
-    assert reads.count == 0
-    with Reads(t.optimizer) as reads:
-        assert steps[-1].loss > 0
-    assert reads.count == 1
 
 
 def test_the_losses_that_are_read_late_are_the_same():

@@ -380,7 +380,7 @@ def train_wrapped(wrap, kind, x):
 
 @pytest.mark.parametrize("how, kind", [
     ("wrapper", Denoiser), ("wrapper", OneStepDenoiser), ("ddp", Denoiser), ("ddp", OneStepDenoiser),
-    pytest.param("compile", Denoiser, marks=pytest.mark.slow),
+    pytest.param("compile", Denoiser, marks=pytest.mark.long),
 ])  # fmt: skip
 def test_a_wrapped_denoiser_trains_as_the_plain_one_through_its_forward(how, kind, x, process_group):
     """With text and with labels, whose embeddings get their gradients through the wrapper as well."""
@@ -434,3 +434,12 @@ def test_the_loss_of_one_step_contains_the_chance_that_nobody_can_predict(name, 
         loss = OneStepDenoiser(Says(eps), s, "eps").loss(x0, at, eps, generator=g)
         left = 1 - (s.beta[t] / (1 - s.alpha_bar[t])).item()
         assert (loss - left).abs().max() <= 4.5 * math.sqrt(2 / n) * left + 1e-6
+
+
+def test_the_loss_of_one_step_draws_from_the_generator_that_it_is_given(g):
+    s, at = make_schedule("linear", 100), torch.full((4,), 50)
+    x0, eps = torch.randn(2, 4, 1, 2, 2, generator=g)
+    one, again, other = (OneStepDenoiser(Says(eps), s, "eps").loss(
+        x0, at, eps, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert (one - other).abs().min() > 1e-4

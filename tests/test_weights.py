@@ -258,7 +258,9 @@ def test_shipped_denoisers_are_ready_and_have_learned(name, g):
 def test_the_shipped_digits_are_classified_as_their_labels():
     """50 pictures in 20 steps, classified by the shipped classifier."""
     y = torch.arange(50) % 10
-    x = text_to_image.sample_images(weights.load_model("digits"), y, (1, 28, 28), w=weights.load("digits")[1]["w"], sampler=SamplerSettings(steps=20))
+    w = weights.card("digits")["w"]
+    sampler = SamplerSettings(steps=20)
+    x = text_to_image.sample_images(weights.load_model("digits"), y, (1, 28, 28), w=w, sampler=sampler)
     classifier = weights.load_model("digits_classifier")
     assert metrics.accuracy(classifier, x, y) >= 0.94
     assert metrics.accuracy(classifier, x[torch.randperm(50, generator=torch.Generator().manual_seed(0))], y) < 0.5
@@ -281,7 +283,8 @@ def test_the_digits_reach_the_courses_mark():
 
 
 def test_the_shipped_generators_are_as_healthy_and_as_ill_as_the_lesson_says():
-    classifier, z = weights.load_model("digits_classifier"), torch.randn(1000, 64, generator=torch.Generator().manual_seed(7))
+    classifier = weights.load_model("digits_classifier")
+    z = torch.randn(1000, 64, generator=torch.Generator().manual_seed(7))
     names = ("gan_healthy", "gan_collapsed", "gan_no_noise")
     healthy, collapsed, without = (weights.load_model(name) for name in names)
     shares = metrics.class_shares(classifier, healthy(z))

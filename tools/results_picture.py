@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from diffusion_lessons import datasets, forward, samplers, schedules, weights
+from diffusion_lessons import datasets, forward, images, samplers, schedules, weights
 from diffusion_lessons.evaluation import prompt_following
 from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.pipelines import text_to_image
@@ -41,16 +41,16 @@ def results(denoiser, card, tokenizer):
     axes[0, 0].set_ylabel("what goes in", fontsize=13)
     axes[1, 0].set_ylabel("its guess", fontsize=13)
     top.suptitle(f'"{PROMPT}": from noise to a picture, guess by guess', fontsize=15)
-    show(middle.subplots(), sheet(critters, 13))
-    middle.suptitle("Asked for by sentences, drawn by the shipped network", fontsize=15)
-    show(bottom.subplots(), sheet(digits.reshape(10, 4, 1, 28, 28).transpose(0, 1).flatten(0, 1), 20))
-    bottom.suptitle("Asked for by digits", fontsize=15)
+    show(middle.subplots(), critters, 13)
+    middle.suptitle("Sampled from sentences by the shipped network", fontsize=15)
+    show(bottom.subplots(), digits.reshape(10, 4, 1, 28, 28).transpose(0, 1).flatten(0, 1), 20)
+    bottom.suptitle("Sampled from labels", fontsize=15)
     return figure
 
 
 def lessons(denoiser, tokenizer):
     """A strip of pictures from each lesson."""
-    def drawn(prompts, w, noise):
+    def sampled(prompts, w, noise):
         guided = CFGDenoiser(denoiser, tokenizer(prompts), w)
         return samplers.run(samplers.sample(guided, noise, denoiser.schedule, clip=True))
 
@@ -81,31 +81,26 @@ def lessons(denoiser, tokenizer):
 
     one = PerSampleNoise(5, 1)((3, 32, 32)).expand(9, -1, -1, -1)
     words = ("green", "red", "blue", "yellow", "purple")
-    strips["05  One word changed:\nthe colour, then the animal"] = drawn(
+    strips["05  One word changed:\nthe colour, then the animal"] = sampled(
         [f"a {word} muppet in a top hat in the snow" for word in words]
         + [f"a purple {word} in a top hat in the snow" for word in ("frog", "rabbit", "cat", "owl")], 4.0, one)
     noise = PerSampleNoise(2, 1)((3, 32, 32))
     strips["06  \"A muppet cooking\",\nw from 0 to 16"] = torch.cat(
-        [drawn("a muppet cooking in the kitchen", w, noise) for w in SCALES])
+        [sampled("a muppet cooking in the kitchen", w, noise) for w in SCALES])
 
     figure = Figure(figsize=(11, 9.6), layout="constrained", dpi=110)
     heights = [len(x) / 9 for x in strips.values()]
     for ax, (name, x) in zip(figure.subplots(len(strips), 1, height_ratios=heights), strips.items(), strict=True):
         x = F.interpolate(x.clamp(-1, 1), 128, mode="nearest")
-        show(ax, sheet(F.pad(x, (3, 3, 3, 3), value=1.0), 9))
+        show(ax, x, 9, gap=6)
         ax.set_ylabel(name, fontsize=13, rotation=0, ha="right", va="center", labelpad=12)
     return figure
 
 
-def sheet(x, across):
-    """Pictures in full rows.  (N, C, H, W) -> (C, h, w)"""
-    x = x[:len(x) // across * across].unflatten(0, (-1, across))
-    return x.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-
-
-def show(axis, x):
-    """x: (C, H, W) in [-1, 1]"""
-    axis.imshow(((x.clamp(-1, 1) + 1) / 2).expand(3, -1, -1).movedim(0, -1), interpolation="nearest")
+def show(axis, x, columns=1, gap=0):
+    """x: (C, H, W), or (N, C, H, W) as full rows of pictures, in [-1, 1]"""
+    x = x[:len(x) // columns * columns] if x.ndim == 4 else x[None]
+    axis.imshow(images.grid([images.as_rgb(picture) for picture in x], columns, gap), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set_visible(False)

@@ -64,20 +64,20 @@ def curve(xs: Any, ys: Any, xlabel: str = "", ylabel: str = "", title: str | Non
     return curves(xs, {"_": ys}, xlabel, ylabel, title, **options)
 
 
-def _line(ax, x, y, name, look, spread, markers):
+def _line(ax, x, y, name, style, spread, markers):
     """Plot one line with the spread of its seeds.  -> x and y of its end, its colour"""
     if markers is False or (markers is None and len(x) > 30):
-        look["marker"] = ""
+        style["marker"] = ""
     mean = y if y.ndim == 1 else y.mean(0)
-    ax.plot(x, mean, label=name, **look)
+    ax.plot(x, mean, label=name, **style)
     if y.ndim == 2 and spread == "band":
-        ax.fill_between(x, y.min(0), y.max(0), color=look["color"], alpha=0.18, linewidth=0)
+        ax.fill_between(x, y.min(0), y.max(0), color=style["color"], alpha=0.18, linewidth=0)
     elif y.ndim == 2:
-        ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=look["color"], alpha=0.5)
+        ax.plot(x, y.T, linestyle="", marker="o", markersize=4, color=style["color"], alpha=0.5)
     finite = np.flatnonzero(np.isfinite(mean))
     if len(finite) == 0:
         raise ValueError(f"{name!r} has no finite value to plot")
-    return x[finite[-1]], mean[finite[-1]], look["color"]
+    return x[finite[-1]], mean[finite[-1]], style["color"]
 
 
 def _log_axis(ax, x):
@@ -158,12 +158,12 @@ def bars(values: Mapping[str, Any], ylabel: str = "", title: str | None = None, 
     ax = figure.add_subplot()
     wide = 0.8 / len(series) if grouped else 0.6
     for k, name in enumerate(series):
-        look: Any = dict(color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4], edgecolor="white")
+        style: Any = dict(color=LINES[k % len(LINES)][0], hatch=["", "//", "..", "xx"][k % 4], edgecolor="white")
         for g, group in enumerate(groups.values()):
             if name in group:
                 seeds = np.atleast_1d(as_array(group[name]))
-                _bar(ax, g + (k - (len(series) - 1) / 2) * wide, seeds, wide * 0.92, look, fmt)
-        ax.bar(0, 0, label=name, linewidth=0, **look)       # an empty bar, for the legend
+                _bar(ax, g + (k - (len(series) - 1) / 2) * wide, seeds, wide * 0.92, style, fmt)
+        ax.bar(0, 0, label=name, linewidth=0, **style)       # an empty bar, for the legend
     ax.set_xticks(range(len(groups)), [str(name) for name in groups])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel=ylabel, yscale="log" if log else "linear")
@@ -176,9 +176,9 @@ def bars(values: Mapping[str, Any], ylabel: str = "", title: str | None = None, 
     return figure
 
 
-def _bar(ax, x, seeds, wide, look, fmt):
+def _bar(ax, x, seeds, wide, style, fmt):
     """One bar as high as the mean, a dot for each seed, and the mean above."""
-    ax.bar(x, seeds.mean(), wide, linewidth=0, **look)
+    ax.bar(x, seeds.mean(), wide, linewidth=0, **style)
     if len(seeds) > 1:
         ax.plot(np.full(len(seeds), x), seeds, "o", markersize=5, color="black", markerfacecolor="white")
     ax.annotate(fmt.format(seeds.mean()), (x, max(seeds.max(), 0)), xytext=(0, 5), textcoords="offset points",

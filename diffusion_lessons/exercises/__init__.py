@@ -51,6 +51,11 @@ def progress() -> None:
     display(Report(exercises, read_predictions()))
 
 
+def notebook_of(id: str) -> str:
+    """The number of the notebook that an exercise is in: its lesson's, such as "02"; lesson 04 has a second one, "04b"."""
+    return "04b" if id in ("4.4", "4.5") else f"0{id.split('.')[0]}"
+
+
 def find(id: str) -> Exercise:
     """The exercise with that number. Raises ValueError that lists the known ones."""
     if id not in EXERCISES:

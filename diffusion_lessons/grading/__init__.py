@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from diffusion_lessons.exercises import EXERCISES, checking
+from diffusion_lessons.exercises import EXERCISES, checking, notebook_of
 from diffusion_lessons.exercises.checking import Exercise, Raised, Verdict, check_attempt, describe
 from diffusion_lessons.exercises.limits import TooLong, within
 from diffusion_lessons.grading import notebook, wire
@@ -115,7 +115,7 @@ def grade_attempt(exercise: Exercise, attempt: notebook.Attempt, sandbox: Sandbo
 
 
 def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterator[Row]:
-    """Yield the rows of one notebook: one for each exercise of its lessons."""
+    """Yield the rows of one notebook: one for each exercise that belongs in it."""
     try:
         found = within(READING, notebook.read, path)
     except TooLong:
@@ -144,10 +144,10 @@ def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterato
 
 
 def exercises_of(found: notebook.Notebook, path: Path) -> list[str]:
-    """The exercises of the lessons whose checks a notebook has; if it has none, of the lesson in its file's name."""
-    lessons = {id.split(".")[0] for id in [*found.attempts, *found.unused] if id in EXERCISES}
-    lessons = lessons or set(re.findall(r"^0(\d)_", path.name))
-    return [id for id in EXERCISES if id.split(".")[0] in lessons]
+    """The exercises of the course's notebooks whose checks this one has; if it has none, of the one it is named after."""
+    notebooks = {notebook_of(id) for id in [*found.attempts, *found.unused] if id in EXERCISES}
+    notebooks = notebooks or set(re.findall(r"^(0\d[a-z]?)_", path.name))
+    return [id for id in EXERCISES if notebook_of(id) in notebooks]
 
 
 def notebooks_in(folder: Path) -> list[Path]:

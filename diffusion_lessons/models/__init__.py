@@ -1,1 +1,1 @@
-"""Networks: the U-Net that denoises, the transformer that reads, GANs, and the judges."""
+"""Networks: the U-Net, the text encoder, GANs, an MLP for points, and the classifiers that measure pictures."""

@@ -173,10 +173,13 @@ def run(trainer: BaseTrainer, checkpoint: str | Path | None = None, every: int =
     """Train to the end, with a checkpoint every so many steps; continue from the checkpoint if there is one.
 
     Ctrl-C ends it after the current step, saves the checkpoint and raises KeyboardInterrupt: nothing learned is lost.
-    callback: called with each step.  Returns `trainer.ema`, the model with averaged weights.
+    callback: called with each step.  Of several processes that train together, the first writes the checkpoints.
+    Returns `trainer.ema`, the model with averaged weights.
     """
     if checkpoint is not None and Path(checkpoint).exists():
         load_checkpoint(checkpoint, trainer)
+    if trainer.rank > 0:
+        checkpoint = None
     with stop_between_steps() as stop_requested:
         for step in trainer:
             if callback is not None:

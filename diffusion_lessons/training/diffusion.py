@@ -40,7 +40,8 @@ class Trainer(BaseTrainer):
     check_range: False trains on float pictures of any range, with which few networks learn anything
     steps: the length of the whole run;  t_range: (lowest, highest) t drawn, 1..T if not given
     lr_schedule: "cosine" falls to 0 at the end, "constant" stays, so that one run can be measured at several lengths
-    model: the denoiser as it is called, if that is wrapped (DistributedDataParallel, torch.compile, accelerate)
+    model: the denoiser as it is called, if that is wrapped (DistributedDataParallel, torch.compile, accelerate); where
+    several processes train together (torch.distributed), each draws its own batches
     Raises ValueError if pictures or labels are not what the network takes (see `checks`), and FloatingPointError when
     the loss or its gradient is not finite; on the CPU the weights are then those of the step before.
     """

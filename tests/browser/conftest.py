@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for all browser tests; a page of its own for each lesson."""
+"""One JupyterLab and one Chromium for all browser tests, and a separate page for each lesson."""
 
 from contextlib import contextmanager
 
@@ -8,7 +8,7 @@ from lab import find_chromium, running_lab
 from lesson import SHOTS, Lesson
 from playwright.sync_api import sync_playwright
 
-# No host but this machine has an address: what a page asks of the network is refused, and noted by wire.Ears.
+# Only this machine has an address: requests of a page to any other host are refused, and recorded by wire.Ears.
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
@@ -29,13 +29,13 @@ def lab(tmp_path_factory):
 def browser():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser.new_context()     # one for all: what it has loaded of JupyterLab it need not load again
+        yield browser.new_context()     # one for all tests, so that JupyterLab is loaded only once
         browser.close()
 
 
 @contextmanager
 def opening(lab, browser):
-    """open_lesson(path): a copy of this notebook in JupyterLab, its kernel ready. At the end all are closed."""
+    """open_lesson(path): a copy of this notebook in JupyterLab, with its kernel ready; closed at the end."""
     pages = []
 
     def open_lesson(path, shots=SHOTS):
@@ -65,7 +65,7 @@ def open_in_notebook7(browser, tmp_path):
 
 
 def run_cells(open_lesson, folder, sources, shots):
-    """A notebook of these code cells, opened and run."""
+    """Open and run a notebook of these code cells."""
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     path = folder / "notebook.ipynb"
@@ -83,6 +83,6 @@ def open_cells(open_lesson, tmp_path):
 
 @pytest.fixture(scope="module")
 def cells(lab, browser, request, tmp_path_factory):
-    """The cells that a module names CELLS, opened and run once for all its tests."""
+    """The notebook of a module's CELLS, opened and run once for all its tests."""
     with opening(lab, browser) as open_lesson:
         yield run_cells(open_lesson, tmp_path_factory.mktemp("cells"), request.module.CELLS, SHOTS)

@@ -1,4 +1,4 @@
-"""What the browser tests need to be there: a Chromium, and a JupyterLab that nobody else uses."""
+"""What the browser tests need: a Chromium, and a JupyterLab of their own."""
 
 import json
 import os
@@ -22,16 +22,16 @@ NO_CHROMIUM = """The browser tests need Chromium, and none was found. Install it
     Debian or Ubuntu  sudo apt install chromium
     Fedora            sudo dnf install chromium
     macOS             brew install --cask chromium
-or name the one that you have: make test-browser CHROMIUM=/path/to/chromium"""
+or give the path of the one you have: make test-browser CHROMIUM=/path/to/chromium"""
 SETTINGS = {
-    # All cells are in the page, also those that are scrolled away: tests find them, pictures show them.
+    # Render all cells, even those outside the window, so that tests and screenshots can find them.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
 
 def find_chromium():
-    """The path of a Chromium. Raises FileNotFoundError that says how to get one."""
+    """The path of a Chromium.  Raises FileNotFoundError that says how to get one."""
     named = os.environ.get("CHROMIUM")
     for name in [named] if named else NAMES:
         if found := shutil.which(name):
@@ -40,14 +40,14 @@ def find_chromium():
 
 
 class Lab:
-    """A running JupyterLab or Notebook 7: where it is, which folder it shows, and what it has said."""
+    """A running JupyterLab or Notebook 7: its address, its folder, and its log."""
 
     def __init__(self, folder, port, said, app):
         self.folder, self.said, self.app = folder, said, app
         self.root, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(16)
 
     def url(self, name):
-        """Where a notebook is shown."""
+        """The address of a notebook."""
         place = "lab/tree" if self.app == "jupyterlab" else "notebooks"
         return f"{self.root}/{place}/{name}?reset&token={self.token}"
 
@@ -94,7 +94,7 @@ def running_lab(folder, app="jupyterlab", timeout=240):
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
             server.wait(30)
-        with suppress(ProcessLookupError):      # what it has left, its kernels for one
+        with suppress(ProcessLookupError):      # what it left behind, such as its kernels
             os.killpg(server.pid, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""A lesson that is open in a browser: run it, move what can be moved, look at it."""
+"""A lesson open in a browser: run it, operate its controls, look at it."""
 
 import re
 import time
@@ -8,15 +8,15 @@ from wire import Ears
 
 SHOTS = Path(__file__).resolve().parents[2] / "build" / "browser"      # git ignores build/
 WIDE, HIGH = 1280, 1500      # screen pixels of the window
-START = 240                  # seconds until JupyterLab has loaded, and its kernel is there
-CELL = 600                   # seconds that one cell may take: a busy machine is slow
-MOVE = 60                    # seconds until a moved widget must show another picture
+START = 240                  # seconds for JupyterLab to load and its kernel to start
+CELL = 600                   # seconds that one cell may take, on a busy machine
+MOVE = 60                    # seconds for a widget to show another picture after a move
 WHOLE = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 OUTPUT = f"{WHOLE} .jp-Cell-outputArea"
 NAMED = {"slider", "button", "combobox", "textbox", "spinbutton", "checkbox", "image", "img"}    # roles in Chromium
 
-# The visible pictures of an area, as hashes of their bytes: an address may be new although the picture is the same.
-# Where there is no picture, its words count.
+# The visible pictures of an area, as hashes of their bytes: the address can change when the picture does not.
+# Where there is no picture, its text.
 LOOK = """async area => {
     const shown = [...area.querySelectorAll('img, canvas, svg')].filter(p => p.getClientRects().length);
     const bytes = async p => p.tagName == 'IMG' ? await (await fetch(p.src)).arrayBuffer()
@@ -29,9 +29,9 @@ LOOK = """async area => {
 }"""
 
 
-# Letters that are hard to read: those of the course's HTML and of its widgets whose colour differs too little from what
-# they stand on (WCAG 2.2, criterion 1.4.3). Colours may be given in any way that a style sheet knows, so a canvas reads
-# them; what is half transparent lies on what is behind it. Returns how many texts there were, and the pale ones.
+# Text with too little contrast to its background (WCAG 2.2, criterion 1.4.3), in the course's HTML and its widgets.
+# Colours can be given in any way that CSS allows, so a canvas converts them; transparent backgrounds are blended with
+# what is behind them. Returns the number of texts, and those with too little contrast.
 PALE = """areas => {
     const pen = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
     const over = (below, colour) => {
@@ -63,7 +63,7 @@ PALE = """areas => {
 
 
 class Lesson:
-    """One notebook in one page. Troubles are raised as AssertionErrors by `check`, which everything calls."""
+    """One notebook in one page. `check`, which every method calls, raises what goes wrong as an AssertionError."""
 
     def __init__(self, page, lab, name, shots):
         self.page, self.lab, self.name, self.shots = page, lab, name, shots
@@ -77,7 +77,7 @@ class Lesson:
         assert not self.ears.troubles, "\n\n".join(self.ears.troubles)
 
     def wait(self, condition, seconds, what):
-        """Until condition() is true. Raises when there is trouble, or when it is not true in time."""
+        """Wait until condition() is true. Raises when something goes wrong, or it is not true in time."""
         end = time.monotonic() + seconds
         while not condition():
             self.check()
@@ -93,16 +93,16 @@ class Lesson:
         self.wait(self.has_kernel, START, "the kernel is there")
         if self.lab.app == "jupyterlab":
             self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        self.page.wait_for_timeout(1000)    # Notebook 7 does not say that it has heard of it
+        self.page.wait_for_timeout(1000)    # Notebook 7 does not show that it has noticed
         self.check()
 
     def has_kernel(self):
-        """Whether the server has a kernel for this notebook that the page is connected to, and that waits for work."""
+        """Is the page connected to an idle kernel for this notebook?"""
         kernels = [one["kernel"] for one in self.lab.ask("sessions") if one["path"] == f"{self.name}.ipynb"]
         return any(kernel["execution_state"] == "idle" and kernel["connections"] for kernel in kernels)
 
     def command(self, menu, command):
-        """Choose an item of the menu bar, as a hand would. It may stand in a submenu."""
+        """Choose an item of the menu bar, or of a submenu, with the mouse."""
         self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{menu}$")).click()
         item = self.page.locator(f'.lm-Menu-item[data-command="{command}"]')
         for k in range(self.page.locator('.lm-Menu-item[data-type="submenu"]').count()):
@@ -117,7 +117,7 @@ class Lesson:
         return state == "idle"
 
     def run_all(self):
-        """Run every cell and see the end of it. A cell that is done has a number."""
+        """Run all cells and wait for the last one. A finished cell has an execution count."""
         self.command("Run", "runmenu:run-all")
         self.wait_for_cells()
 
@@ -129,7 +129,7 @@ class Lesson:
         self.wait_for_cells()
 
     def run_all_again(self):
-        """Every cell once more, in the same kernel: each gets a higher number."""
+        """Run all cells again in the same kernel: each gets a higher execution count."""
         before = self.numbers()
         self.command("Run", "runmenu:run-all")
         self.wait(lambda: len(self.numbers()) == len(before) and min(self.numbers()) > max(before), CELL,
@@ -143,7 +143,7 @@ class Lesson:
             self.wait(lambda before=done: self.count_done() > before, CELL, f"the code cell after {done} others")
             done = self.count_done()
         self.wait(self.idle, 60, "the kernel is idle after the last cell")
-        self.page.wait_for_timeout(1000)    # widgets and formulas are drawn after the kernel is done
+        self.page.wait_for_timeout(1000)    # widgets and formulas are rendered after the kernel has finished
         self.check()
         self.check_page()
 
@@ -151,36 +151,36 @@ class Lesson:
         return len(self.numbers())
 
     def numbers(self):
-        """The numbers of the cells that are done, from top to bottom."""
+        """The execution counts of the finished cells, from top to bottom."""
         prompts = self.page.locator(f"{WHOLE} .jp-CodeCell .jp-InputPrompt").all_text_contents()
         return [int(number) for number in re.findall(r"\[(\d+)\]:", " ".join(prompts))]
 
     def check_page(self):
-        """What is wrong although nobody raised anything: errors shown, pictures missing, formulas not understood."""
+        """Problems that raise no exception: error messages, missing pictures, formulas that cannot be rendered."""
         page = self.page.locator(WHOLE)
         for trouble, selector in {
             "an error is shown": '[data-mime-type="application/vnd.jupyter.error"]',
-            "a formula was not understood": "mjx-merror, [data-mjx-error]",
-            "a widget was not drawn": ".jp-OutputArea-output:has-text('Error displaying widget')",
+            "a formula was not rendered": "mjx-merror, [data-mjx-error]",
+            "a widget was not rendered": ".jp-OutputArea-output:has-text('Error displaying widget')",
         }.items():
             found = page.locator(selector)
             assert not found.count(), f"{trouble}: {found.first.inner_text()[:500]}"
         missing = "list => list.filter(p => p.complete && !p.naturalWidth).map(p => p.alt || p.src.slice(0, 80))"
         assert not (lost := page.locator("img").evaluate_all(missing)), f"pictures are missing: {lost}"
-        # Wide pictures shrink; nothing shall have to be scrolled sideways.
+        # Wide pictures shrink; no cell should need scrolling sideways.
         wide = page.locator(".jp-OutputArea-output, .jp-RenderedMarkdown").evaluate_all(
             "list => list.filter(o => o.scrollWidth > o.clientWidth + 2)"
             ".map(o => [o.scrollWidth, o.clientWidth, o.innerText.slice(0, 80)])")
         assert not wide, f"wider than the page: {wide}"
 
     def check_contrast(self):
-        """Whether the words of the course's boxes, films and widgets can be read. Returns how many there are."""
+        """Check that the text of the course's boxes, films and widgets is legible.  -> the number of texts"""
         count, pale = self.page.locator(f"{WHOLE} .jp-RenderedHTML, {OUTPUT} .jupyter-widgets").evaluate_all(PALE)
         assert not pale, "too pale to be read:\n" + "\n".join(pale)
         return count
 
     def spoken(self):
-        """What Chromium tells a screen reader of the outputs: a list of (role, name)."""
+        """What Chromium tells a screen reader about the outputs: a list of (role, name)."""
         devtools = self.page.context.new_cdp_session(self.page)
         devtools.send("DOM.enable")
         devtools.send("Accessibility.enable")
@@ -193,11 +193,11 @@ class Lesson:
         return [(node["role"]["value"], node["name"]["value"].strip()) for node in told]
 
     def check_names(self):
-        """Whether everything that can be moved, and every picture, has a name. Returns what is spoken."""
+        """Check that every control and every picture has a name.  -> what a screen reader speaks"""
         told = self.spoken()
         nameless = [one for one in told if one[0] in NAMED and not one[1]]
         assert not nameless, f"without a name: {nameless}"
-        # The text of a slider's value: Chromium's inspector does not show it, so it is read where it is written.
+        # The text of a slider's value is missing from Chromium's accessibility tree, so it is read from the page.
         sliders = self.page.locator(OUTPUT).locator("[role=slider]:visible, input[type=range]:visible").all()
         assert all(slider.get_attribute("aria-valuetext") for slider in sliders), "a slider has no words for its value"
         return told
@@ -213,7 +213,7 @@ class Lesson:
         self.page.wait_for_timeout(500)
 
     def check_is_seen(self):
-        """Text, code and a figure can be scrolled to, and then stand within the window."""
+        """Text, code and a figure can be scrolled into the window."""
         for thing in (".jp-RenderedMarkdown p", ".cm-editor", ".jp-OutputArea-output img"):
             seen = self.page.locator(f"{WHOLE} {thing}:visible").first    # a film has hidden frames
             seen.scroll_into_view_if_needed()
@@ -224,24 +224,24 @@ class Lesson:
     def width(self):
         return self.page.locator(WHOLE).bounding_box()["width"]
 
-    # looking and moving
+    # looking and operating
 
     def areas(self, selector):
-        """The output areas of cells that have such a thing."""
+        """The output areas of cells that contain such an element."""
         areas = self.page.locator(OUTPUT).filter(has=self.page.locator(selector))
         return [areas.nth(k) for k in range(areas.count())]
 
     def look(self, area):
-        """Which pictures an area shows, as text to be compared; None while they are being replaced."""
+        """The pictures of an area, as text that can be compared; None while they are being replaced."""
         return area.evaluate(LOOK)
 
     def rest(self, what):
-        """Wait until the kernel has nothing to do. What a move asks of it may be on its way for a moment."""
+        """Wait until the kernel is idle. The message that a move sends can take a moment to reach it."""
         self.page.wait_for_timeout(150)
         self.wait(self.idle, MOVE, f"the kernel is idle after {what}")
 
     def changed(self, area, action, what):
-        """Do it, and see that the pictures of the area change."""
+        """Do it, and check that the pictures of the area change."""
         before = self.look(area)
         action()
         self.wait(lambda: self.look(area) not in (None, before), self.patience, f"another picture after {what}")
@@ -251,7 +251,7 @@ class Lesson:
         what.screenshot(path=self.shots / f"{self.name}_{name}.png")
 
     def shoot_all(self, name=""):
-        """The whole notebook, one windowful after the other."""
+        """Screenshots of the whole notebook, one window after another."""
         window = self.page.locator(f"{WHOLE} .jp-WindowedPanel-outer")
         whole, part = window.evaluate("w => [w.scrollHeight - w.clientHeight + 40, w.clientHeight - 40]")
         for k in range(-(-whole // part)):

@@ -1,8 +1,8 @@
-"""Move what can be moved, by mouse and by keyboard, and see another picture after each move."""
+"""Operate every control by mouse and by keyboard, and check that the picture changes each time."""
 
 import re
 
-# Each kind of control, and what in an output would be one. The first that fits takes all that is inside of it.
+# Selectors for each kind of control. The first that matches also takes everything inside it.
 PLAYER, PLAY = ".dl-player", ".widget-play"
 SLIDER, MENU, BUTTON, TEXT = ".noUi-handle", "select", "button.jupyter-button", ".widget-text input"
 CHOICE = ".widget-toggle-buttons button"               # of a prediction; its numbers are TEXT without a picture beside
@@ -10,7 +10,7 @@ HOLDS = f"{SLIDER}, button, select, input, textarea"    # anything that a hand c
 
 
 def move_all(lesson):
-    """Every control in every output. Returns how many there were of each kind."""
+    """Operate every control in every output.  -> the number of each kind"""
     counts = {}
     for n, area in enumerate(lesson.areas(HOLDS), 1):
         area.scroll_into_view_if_needed()
@@ -31,7 +31,7 @@ def move_all(lesson):
 
 
 class Hand:
-    """A hand on one control: what it does must change the pictures of the area."""
+    """Operate one control: each action must change the pictures of its area."""
 
     def __init__(self, lesson, area, name):
         self.lesson, self.area, self.name = lesson, area, name
@@ -54,7 +54,7 @@ class Hand:
 
 
 def slider(hand, handle):
-    """Drag it, press an arrow, jump to the farther end, and write the number that it began with."""
+    """Drag it, press an arrow key, jump to the farther end, and type the number that it started with."""
     track = handle.locator("xpath=../..")       # handle, origin, base
     start = handle.get_attribute("aria-valuetext")
     now, low, high = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", "min", "max"))
@@ -73,8 +73,8 @@ def slider(hand, handle):
     right = now < (low + high) / 2
     hand.must_change(lambda: drag(0.7 if right else 0.3), "dragging a slider")
     hand.shoot("mouse")
-    # One step of a fine slider may move no pixel, so the arrow is pressed a few times. Notebook 7 keeps the arrows for
-    # itself when a slider of ipywidgets has the focus; there the page keys move it.
+    # One step of a fine slider may not change a pixel, so the arrow is pressed several times. Notebook 7 intercepts the
+    # arrows when a slider of ipywidgets has the focus; there the page keys move it.
     back = ["ArrowLeft" if right else "ArrowRight"] * 3
     if hand.lesson.lab.app == "notebook":
         back = ["PageDown" if right else "PageUp"]
@@ -95,9 +95,9 @@ def slider(hand, handle):
 
 
 def menu(hand, select):
-    """Open it by mouse, then by keyboard, take a neighbour each time, and go back."""
-    # The open list is no part of the page, so it is always a key that chooses from it. Unopened, the arrow keys
-    # are JupyterLab's own and go to the next cell.
+    """Open it by mouse, then by keyboard; choose a neighbour each time, and go back."""
+    # The open list is not part of the page, so a key always makes the choice. While it is closed, JupyterLab uses the
+    # arrow keys to go to the next cell.
     start = select.evaluate("menu => menu.selectedIndex")
     last = select.locator("option").count() - 1
 
@@ -126,7 +126,7 @@ def player(hand, film):
         hand.lesson.wait(lambda: "stop" in button.inner_text(), 10, "the film plays")
         hand.lesson.page.wait_for_timeout(1000)
         button.click()
-        if "stop" in button.inner_text():       # it had come to its end by itself, and we began again
+        if "stop" in button.inner_text():       # it had already reached its end, and has started again
             button.click()
 
     def drag():
@@ -169,7 +169,7 @@ def play(hand, buttons):
     hand.must_change(lambda: play_and_pause(lambda: hand.press(playing, "Space")), "the play button by keyboard")
     hand.shoot("keyboard")
     hand.must_change(back.click, "the button back to the first step")
-    for _ in range(2):      # whether it begins anew at its end
+    for _ in range(2):      # does it start again at its end?
         again.click()
     hand.rest("the button that repeats")
 
@@ -200,7 +200,7 @@ def choice(hand, button):
 
 
 def text(hand, field):
-    """Put the mouse in, write something else, and write again what stood there."""
+    """Click into it, type something else, then type the old text again."""
     before = field.input_value()
     if line_of(field).count():
         return number(hand, field)

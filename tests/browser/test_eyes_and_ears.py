@@ -1,4 +1,4 @@
-"""What can be read on light and on dark pages, and what a screen reader is told: boxes, a film and all widgets."""
+"""Contrast on light and dark pages, and what a screen reader speaks: boxes, a film and all widgets."""
 
 import re
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_controls_and_pictures_have_names(cells):
     for key, words in (("ArrowRight", "t = 900"), ("End", "t = 0")):
         cells.changed(film, lambda key=key: (frame.focus(), cells.page.keyboard.press(key)), key)
         assert frame.get_attribute("aria-valuetext") == words
-    cells.check_names()      # what was redrawn has its names too
+    cells.check_names()      # what was rendered again has its names too
 
 
 def test_running_the_cells_again_leaves_no_models_behind(cells):

@@ -1,4 +1,4 @@
-"""The browser tests can fail: each of these notebooks has one fault, and it is seen."""
+"""The browser tests can fail: each of these notebooks has one fault, and they find it."""
 
 import pytest
 from lab import find_chromium
@@ -6,7 +6,7 @@ from moving import move_all
 
 pytestmark = pytest.mark.long
 
-# A picture of one colour, with a slider and a menu. It does without torch, whose import takes seconds.
+# A picture of one colour, with a slider and a menu; without torch, whose import takes seconds.
 PICTURE = """
 import io, ipywidgets
 from IPython.display import HTML, display
@@ -47,7 +47,7 @@ def test_a_cell_that_raises(open_cells):
 
 
 def test_a_callback_that_raises(open_cells):
-    # Nobody sees this one in JupyterLab: the picture changes, and the error goes nowhere.
+    # JupyterLab shows nothing of this one: the picture changes, and the error disappears.
     lesson = open_cells(PICTURE + WATCH + "slider.observe(lambda change: 1 / 0, 'value')\n" + SHOW)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         move_all(lesson)

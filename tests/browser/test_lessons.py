@@ -1,4 +1,4 @@
-"""Each lesson in JupyterLab, as a learner meets it: it runs, everything that can be moved moves, nothing complains.
+"""Each lesson in JupyterLab, as a learner sees it: it runs, every control works, and nothing reports an error.
 
 Most are long, since all widgets are tried in test_eyes_and_ears.py: one in JupyterLab and one in Notebook 7 are not.
 """
@@ -34,7 +34,7 @@ def learns(lesson):
 
 
 def font_sizes(lesson):
-    """Pixels of code, of text and of what was printed."""
+    """Screenshots of code, of text and of printed output."""
     places = [".cm-content", ".jp-RenderedMarkdown p", ".jp-RenderedText pre"]
     return [lesson.page.locator(f"{WHOLE} {place}").first.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")
             for place in places]
