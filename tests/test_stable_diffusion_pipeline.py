@@ -122,6 +122,7 @@ def test_inpainting_keeps_the_latents_outside_the_mask(pipeline, g):
     z, result = pipeline.encode(x)[0], steps[-1].x_s[0]
     assert torch.equal(result[:, ~inside], z[:, ~inside])
     assert ((result - z)[:, inside].abs() > 1e-3).float().mean() > 0.99
+    torch.testing.assert_close(result[:, inside], steps[-1].x0_hat[0][:, inside])     # wholly made up, at the rim too
     ab = pipeline.scheduler.schedule.alpha_bar[steps[4].s]
     noise = (steps[4].x_s[0] - ab.sqrt() * z)[:, ~inside] / (1 - ab).sqrt()
     assert noise.std() == pytest.approx(1, abs=0.1)      # half way, what is kept is as noisy as s says
