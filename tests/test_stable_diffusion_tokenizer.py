@@ -126,3 +126,8 @@ def test_a_vocabulary_without_its_special_tokens_is_refused():
     with pytest.raises(ValueError, match="startoftext"):
         Tokenizer([], vocab={"a": 0})
     assert Tokenizer([], vocab={BOS: 0, EOS: 1, "a</w>": 2}, length=4).encode("a b") == [0, 2, 1, 1]
+
+
+def test_the_pair_that_was_learned_first_merges_first():
+    assert Tokenizer([("a", "b"), ("b", "c</w>")]).tokenize("abc") == ["ab", "c</w>"]
+    assert Tokenizer([("b", "c</w>"), ("a", "b")]).tokenize("abc") == ["a", "bc</w>"]
