@@ -1,0 +1,164 @@
+"""Train the parts of the small Stable Diffusion on critters of 64x64 pixels. A stopped run goes on where it was.
+
+    python tools/train_stable_diffusion.py vae       first
+    python tools/train_stable_diffusion.py clip      beside it
+    python tools/train_stable_diffusion.py unet      when both are done
+    python tools/train_stable_diffusion.py export    puts the parts together into FOLDER/stable_diffusion_critters
+
+Checkpoints go to build/checkpoints (--out) every 200 steps; each prints the loss and what fresh scenes say.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from diffusion_lessons import runtime
+from diffusion_lessons.datasets import critters, to_float
+from diffusion_lessons.evaluation.prompt_following import combinations, prompts_for, sample_rows
+from diffusion_lessons.models.stable_diffusion.clip import CLIP, retrieval_accuracy
+from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
+from diffusion_lessons.models.stable_diffusion.unet import UNet
+from diffusion_lessons.models.stable_diffusion.vae import VAE
+from diffusion_lessons.pipelines.latent import LatentPipeline
+from diffusion_lessons.pipelines.published import export_pipeline
+from diffusion_lessons.training.base import load_checkpoint, run
+from diffusion_lessons.training.latent import (
+    SCHEDULER_CONFIG,
+    SIZE,
+    UNET_CONFIG,
+    VAE_CONFIG,
+    LatentBatches,
+    LossTrainer,
+    captioned_critters,
+    clip_step,
+    critter_captions,
+    critter_pictures,
+    critter_tokenizer,
+    encode_critters,
+    start_from_zero,
+    text_config,
+    unet_step,
+    vae_step,
+)
+
+RECIPES = {
+    "vae": dict(steps=20_000, batch=8, lr=1e-3, seed=71),
+    "clip": dict(steps=6_000, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
+    "unet": dict(steps=30_000, batch=64, lr=1e-3, seed=73, ema_decay=0.9995),
+}
+SCENES, SCENES_SEED, DROP = 100_000, 74, 0.1    # what the U-Net learns from, and the share of captions hidden
+FRESH = 9_999    # the seed of the scenes on which progress is measured
+
+
+def path_of(part, out):
+    """Where the checkpoint of a part lies."""
+    return out / f"stable_diffusion_{part}.pt"
+
+
+def trainer_of(part, out, device, **recipe):
+    """The trainer of a part, at its beginning."""
+    torch.manual_seed(recipe["seed"])
+    if part == "vae":
+        return LossTrainer(VAE(**VAE_CONFIG).to(device), vae_step, critter_pictures, **recipe)
+    tokenizer = critter_tokenizer()
+    if part == "clip":
+        clip = CLIP(text_config(tokenizer)).to(device)
+        return LossTrainer(clip, clip_step, captioned_critters(tokenizer), **recipe)
+    unet, scheduler = start_from_zero(UNet(**UNET_CONFIG)).to(device), Scheduler.from_config(SCHEDULER_CONFIG)
+    latents, _ = latents_of(out, device)
+    batches = LatentBatches(latents, critter_captions(SCENES, SCENES_SEED), tokenizer, DROP)
+    return LossTrainer(unet, unet_step(scheduler, trained("clip", out, device).text_encoder), batches, **recipe)
+
+
+def trained(part, out, device):
+    """The averaged network of a part that has been trained to its end."""
+    trainer = trainer_of(part, out, device, **RECIPES[part])
+    load_checkpoint(path_of(part, out), trainer)
+    if trainer.step < trainer.steps:
+        print(f"Note: the {part} has only {trainer.step} of {trainer.steps} steps behind it.", flush=True)
+    return trainer.ema
+
+
+def latents_of(out, device):
+    """The latents of the training scenes and their scale, made once and kept beside the checkpoints."""
+    path = out / "stable_diffusion_latents.pt"
+    if not path.exists():
+        print(f"encoding {SCENES} scenes", flush=True)
+        made = encode_critters(trained("vae", out, device), SCENES, SCENES_SEED)
+        with runtime.atomic_write(path) as scratch:
+            torch.save(made, scratch)
+    return torch.load(path, weights_only=True)
+
+
+@torch.no_grad()
+def psnr(vae, out, device, count=64):
+    """How well fresh scenes come back through the latents' means, in dB; a picture has a range of 2."""
+    x, = critter_pictures(FRESH, count)
+    x_hat = torch.cat([vae.decode(vae.encode(part).mean).clamp(-1, 1).cpu() for part in x.to(device).split(16)])
+    return (10 * torch.log10(4 / F.mse_loss(x_hat, x, reduction="none").mean((1, 2, 3)))).mean().item()
+
+
+def retrieval(clip, out, device, count=64):
+    """Of 64 fresh scenes with different attributes: how often the right full caption is first among 64."""
+    attributes = sample_rows(combinations(), count, FRESH)
+    scenes = critters.with_variation(attributes, torch.Generator().manual_seed(FRESH))
+    tokens = critter_tokenizer()(prompts_for(attributes, FRESH))
+    return retrieval_accuracy(clip, to_float(critters.render(scenes, SIZE)).to(device), tokens.to(device))
+
+
+@torch.no_grad()
+def fresh_loss(unet, out, device, count=256):
+    """The loss on scenes that were not trained on, always with the same noise."""
+    scheduler = Scheduler.from_config(SCHEDULER_CONFIG)
+    clip, vae = trained("clip", out, device), trained("vae", out, device)
+    latents = latents_of(out, device)[1] * vae.encode(critter_pictures(FRESH, count)[0].to(device)).mean
+    tokens = critter_tokenizer()(critter_captions(count, FRESH)).to(device)
+    return unet_step(scheduler, clip.text_encoder)(unet, latents, tokens, torch.Generator(device).manual_seed(0)).item()
+
+
+MEASURES = {"vae": ("PSNR dB", psnr), "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
+
+
+def export(out, device):
+    """The pipeline of the three trained parts, written in the published layout."""
+    tokenizer, (_, scale) = critter_tokenizer(), latents_of(out, device)
+    vae = VAE(**VAE_CONFIG, scaling_factor=scale)
+    vae.load_state_dict(trained("vae", out, device).state_dict())
+    pipeline = LatentPipeline(tokenizer, trained("clip", out, device).text_encoder, trained("unet", out, device), vae,
+                              Scheduler.from_config(SCHEDULER_CONFIG))
+    print(export_pipeline(pipeline, out / "stable_diffusion_critters"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=(*RECIPES, "export"))
+    parser.add_argument("--out", type=Path, default=Path("build/checkpoints"))
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
+    parser.add_argument("--steps", type=int, help="the length of the run, for a trial")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = runtime.device()
+    if args.part == "export":
+        return export(args.out, device)
+    recipe = {**RECIPES[args.part], **({"steps": args.steps} if args.steps else {})}
+    trainer = trainer_of(args.part, args.out, device, **recipe)
+    name, measure = MEASURES[args.part]
+    losses, began = [], time.time()
+
+    def report(step):
+        losses.append(step.loss_tensor)
+        if step.step % args.every == 0 or step.step == trainer.steps:
+            found, loss = measure(trainer.ema, args.out, device), torch.stack(losses).mean().item()
+            print(f"step {step.step} of {trainer.steps}  loss {loss:.5f}  {name} {found:.4f}  "
+                  f"{(time.time() - began) / 60:.1f} minutes here", flush=True)
+            losses.clear()
+
+    run(trainer, path_of(args.part, args.out), args.every, report)
+
+
+if __name__ == "__main__":
+    main()
