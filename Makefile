@@ -30,7 +30,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 # Each stamp is newer than pyproject.toml once its extra is installed, so a second call installs nothing.
-# A set-up that was broken off may have left a Python without pip: ensurepip mends that.
+# A set-up that was broken off may have left a Python without pip: ensurepip repairs that.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PY)" -m ensurepip --default-pip
 	"$(PY)" -m pip install -e '.[$*]'

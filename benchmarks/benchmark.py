@@ -108,7 +108,7 @@ def speed(recipe, data):
 
 
 def trial(recipe, data, minutes, out):
-    """Train from nothing for so many minutes and classifier."""
+    """Train from nothing for so many minutes, then evaluate."""
     rate = training_step(recipe, data)[0]
     steps = int(rate * minutes * 60 / recipe.batch * 0.97)      # the number must be known to plan the learning rate
     trainer = training.Trainer(build(recipe), data.x, data.y, steps=steps, batch=recipe.batch, lr=recipe.lr)

@@ -91,7 +91,7 @@ def steps_in(method, name, x, seconds):
 
 
 def one_run(method, name, x, lr, steps, seed):
-    """Train once and classifier.  -> the averaged network, its figures; None and why, when training broke off"""
+    """Train once and evaluate.  -> the averaged network, its figures; None and why, when training broke off"""
     trainer, began = TRAINERS[method](name, x, lr, steps, seed), time.process_time()
     try:
         average = training.run(trainer)

@@ -209,11 +209,11 @@ class Remembers(nn.Module):
 def test_checking_a_generator_does_not_change_it():
     generator, discriminator = Remembers(), PointDiscriminator(width=8)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    dice = torch.get_rng_state()
+    state = torch.get_rng_state()
     trainer = GanTrainer(generator, discriminator, ring(20), steps=1)
     for part in (trainer.generator, trainer.ema):
         assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), dice)
+    assert torch.equal(torch.get_rng_state(), state)
     assert generator.training
 
 

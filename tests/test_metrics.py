@@ -50,7 +50,7 @@ def test_accuracy_is_the_share_read_as_asked(g):
 
 
 @given(share=st.floats(0, 1), n=st.integers(1, 20_000), z=st.sampled_from([1.0, 1.645, 1.96]))
-def test_the_lower_limit_is_where_the_share_would_be_z_deviations_off(share, n, z):
+def test_the_wilson_lower_bound_is_where_the_share_would_be_z_deviations_off(share, n, z):
     p = wilson_lower_bound(share, n, z)
     assert -1e-12 <= p <= share + 1e-12
     assert share - p == pytest.approx(z * math.sqrt(max(p * (1 - p), 0) / n), abs=1e-7)
@@ -76,14 +76,14 @@ def test_an_interval_of_nothing_is_refused(share, n):
         wilson_interval(share, n)
 
 
-def test_the_lower_limit_at_known_points():
+def test_the_wilson_lower_bound_at_known_points():
     assert wilson_lower_bound(0.5, 20, z=1.96) == pytest.approx(0.2993, abs=1e-4)   # the textbook's 10 of 20
     assert wilson_lower_bound(1.0, 1000) == pytest.approx(0.9973, abs=1e-4)   # 1 / (1 + 1.645^2 / 1000)
     assert wilson_lower_bound(0.0, 50) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("p, n", [(0.95, 1000), (0.98, 1000), (0.9, 300)])
-def test_the_lower_limit_lies_below_the_truth_19_times_in_20(p, n):
+def test_the_wilson_lower_bound_lies_below_the_truth_19_times_in_20(p, n):
     """Summed over the binomial law. Wilson's limit keeps its promise to within 2 %, as shares come in steps of 1/n."""
     def chance(k):
         ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -136,12 +136,12 @@ def test_sigma_grows_with_the_picture():
 
 
 @given(st.integers(1, 990))
-def test_time_of_sigma_inverts_the_schedule(t):
+def test_sigma_to_t_inverts_the_schedule(t):
     a = COSINE.alpha_bar[t].item()
     assert photo.sigma_to_t(COSINE, ((1 - a) / a) ** 0.5) == t
 
 
-def test_time_of_sigma_at_the_ends():
+def test_sigma_to_t_at_the_ends():
     assert photo.sigma_to_t(COSINE, 0.0) == 0
     assert photo.sigma_to_t(COSINE, 1e9) == 1000
     assert photo.sigma_to_t(COSINE, 1.0) == pytest.approx(497, abs=5)     # alpha_bar = 1/2

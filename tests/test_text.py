@@ -327,9 +327,9 @@ def test_tokens_need_a_network_with_a_text_encoder():
 
 def test_it_learns_what_words_mean():
     """Frogs are bright and cats are dark, whatever the other words: this holds for sentences never seen in training."""
-    dice = random.Random(0)
-    kinds = [dice.choice(["frog", "cat"]) for _ in range(300)]
-    texts = [" ".join(dice.sample(["a", "green", "in", "on", "snow", "stilts", "the", kind], 5)) for kind in kinds]
+    rng = random.Random(0)
+    kinds = [rng.choice(["frog", "cat"]) for _ in range(300)]
+    texts = [" ".join(rng.sample(["a", "green", "in", "on", "snow", "stilts", "the", kind], 5)) for kind in kinds]
     texts = [text if kind in text.split() else f"{text} {kind}" for text, kind in zip(texts, kinds)]
     x = torch.tensor([0.8 if kind == "frog" else -0.8 for kind in kinds])[:, None, None, None].repeat(1, 1, 4, 4)
     torch.manual_seed(0)

@@ -201,7 +201,7 @@ def test_a_long_gradient_is_cut_to_length_1_and_keeps_its_direction():
 # ---- it learns
 
 
-class PointNet(nn.Module):
+class TwoNumbersNet(nn.Module):
     """A small network for points in the plane."""
 
     classes = None
@@ -222,7 +222,7 @@ def test_it_reaches_the_best_loss_there_can_be_on_gaussian_data(g):
     ab = s.alpha_bar[1:, None]
     best = (c / (ab * c + 1 - ab)).mean().item()
 
-    average = run(Trainer(Denoiser(PointNet(), s), data, steps=800, batch=256, lr=5e-3, ema_decay=0.99))
+    average = run(Trainer(Denoiser(TwoNumbersNet(), s), data, steps=800, batch=256, lr=5e-3, ema_decay=0.99))
     n = 40_000
     x0 = mu + c.sqrt() * torch.randn(n, 2, generator=g)
     t, eps = torch.randint(1, 1001, (n,), generator=g), torch.randn(n, 2, generator=g)
