@@ -199,8 +199,8 @@ def test_the_same_seed_gives_the_same_scenes(count, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["critters_classifier", "critters_second"])
-def test_the_critics_read_fresh_scenes(name):
+@pytest.mark.parametrize("name", ["critters_classifier", pytest.param("critters_second", marks=pytest.mark.long)])
+def test_the_classifiers_read_fresh_scenes(name):
     classifier = weights.load_model(name)
     drawn = critters.sample_all_pairs(4000, seed=12345)
     with torch.no_grad():

@@ -74,7 +74,7 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs if output.output_type == "stream")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lesson_runs_as_in_vs_code(opened):
     opened.run_all()
     assert not opened.heard, "\n\n".join(opened.heard)
