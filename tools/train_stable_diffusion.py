@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from diffusion_lessons import runtime
 from diffusion_lessons.datasets import critters, to_float
@@ -23,6 +22,7 @@ from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.pipelines.latent import LatentPipeline
+from diffusion_lessons.pipelines.photo import psnr
 from diffusion_lessons.pipelines.published import export_pipeline
 from diffusion_lessons.training.base import load_checkpoint, run
 from diffusion_lessons.training.latent import (
@@ -94,11 +94,11 @@ def latents_of(out, device):
 
 
 @torch.no_grad()
-def psnr(vae, out, device, count=64):
-    """How well fresh scenes come back through the latents' means, in dB; a picture has a range of 2."""
+def reconstruction(vae, out, device, count=64):
+    """How well fresh scenes come back through the latents' means, in dB: the mean of their PSNR."""
     x, = critter_pictures(FRESH, count)
     x_hat = torch.cat([vae.decode(vae.encode(part).mean).clamp(-1, 1).cpu() for part in x.to(device).split(16)])
-    return (10 * torch.log10(4 / F.mse_loss(x_hat, x, reduction="none").mean((1, 2, 3)))).mean().item()
+    return sum(map(psnr, x_hat, x)) / count
 
 
 def retrieval(clip, out, device, count=64):
@@ -119,7 +119,7 @@ def fresh_loss(unet, out, device, count=256):
     return unet_step(scheduler, clip.text_encoder)(unet, latents, tokens, torch.Generator(device).manual_seed(0)).item()
 
 
-MEASURES = {"vae": ("PSNR dB", psnr), "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
+MEASURES = {"vae": ("PSNR dB", reconstruction), "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
 
 
 def export(out, device):

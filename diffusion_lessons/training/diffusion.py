@@ -100,7 +100,7 @@ class Trainer(BaseTrainer):
 
     def state_parts(self) -> dict[str, Any]:
         """What a checkpoint saves; the weights are the denoiser's own, wrapped or not."""
-        return {"weights": self.denoiser, "ema_decay": self.ema, "optimizer": self.optimizer,
+        return {"weights": self.denoiser, "ema": self.ema, "optimizer": self.optimizer,
                 "lr_scheduler": self.lr_scheduler}
 
 

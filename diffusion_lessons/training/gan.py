@@ -159,5 +159,5 @@ class GanTrainer(BaseTrainer):
 
     def state_parts(self) -> dict[str, Any]:
         """What a checkpoint saves."""
-        return {"generator": self.generator, "discriminator": self.discriminator, "ema_decay": self.ema,
+        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema,
                 "optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d}

@@ -18,8 +18,6 @@ from diffusion_lessons.training.base import BaseTrainer, make_lr_scheduler
 from diffusion_lessons.training.diffusion import TrainStep
 
 SIZE = 64    # pixels to a side
-
-
 TOKENS = 32    # in a row, BOS and EOS included; captions have up to 16 words
 CAPTIONS, MERGES = 20_000, 200    # what the byte-pair vocabulary is trained on, and how many pairs it merges
 
