@@ -8,8 +8,10 @@ bit the run that was never stopped.
 import abc
 import contextlib
 import copy
+import hashlib
+import io
 import math
-import pickle
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from diffusion_lessons.runtime import atomic_write, rank
+from diffusion_lessons.runtime import atomic_write, exclusive, rank
 
 READ_EVERY = 50    # steps on a GPU between two looks at the losses, as each look waits for the GPU
 LR_SCHEDULES = ("cosine", "constant", "one_cycle")
@@ -118,14 +120,39 @@ class BaseTrainer(abc.ABC):
         return {"step": self.step, "hparams": self.hparams(), **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there. Raises ValueError if it is the state of another run."""
+        """Continue from there. Raises ValueError, and changes nothing, if it is the state of another run or damaged."""
+        self.check_state(state)
+        for name, part in self.state_parts().items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise ValueError unless this is a state of this run: its hyperparameters, step, shapes and finite numbers."""
         for name, here in self.hparams().items():
             if state["hparams"][name] != here:
                 raise ValueError(f"the checkpoint is of a run with {name}={state['hparams'][name]}, not {here}: "
                                  "continue with the same settings, or name another checkpoint file")
+        if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
+            raise ValueError(f"the checkpoint is damaged: its step is {state['step']}, of {self.steps}")
         for name, part in self.state_parts().items():
-            part.load_state_dict(state[name])
-        self.step = state["step"]
+            if isinstance(part, nn.Module) and shapes(part.state_dict()) != shapes(state[name]):
+                raise ValueError(f"the checkpoint does not fit this network: its {name} have other names or shapes")
+        if not all_finite(state):
+            raise ValueError("the checkpoint is damaged: it holds NaN or infinity")
+
+
+def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of each tensor of a network's state."""
+    return {name: x.shape for name, x in tensors.items()}
+
+
+def all_finite(state: Any) -> bool:
+    """Is every tensor in these nested dicts and lists free of NaN and infinity?"""
+    if isinstance(state, Tensor):
+        return bool(state.isfinite().all())
+    if isinstance(state, dict):
+        return all(map(all_finite, state.values()))
+    return all(map(all_finite, state)) if isinstance(state, list | tuple) else True
 
 
 def lr_factor(k: int, steps: int, schedule: str = "cosine") -> float:
@@ -151,21 +178,100 @@ def make_lr_scheduler(optimizer: torch.optim.Optimizer, steps: int, schedule: st
 
 
 def save_checkpoint(path: str | Path, trainer: BaseTrainer) -> None:
-    """Write the state of a run to one file; a kill at any moment leaves the old file or the new, never half a one."""
-    state = trainer.state_dict()
+    """Write the state of a run to one file, with its digest; the checkpoint before it stays as NAME.previous.pt.
+
+    A kill at any moment leaves the old file or the new, never half a one. Raises FloatingPointError, and writes
+    nothing, when the state holds NaN or infinity.
+    """
+    path, state, buffer = Path(path), trainer.state_dict(), io.BytesIO()
+    if not all_finite(state):
+        raise FloatingPointError(f"the state of step {trainer.step} holds NaN or infinity, so it is not saved: try a "
+                                 f"lower learning rate than {trainer.rates()}")
+    torch.save(state, buffer)
     with atomic_write(path) as scratch:
-        torch.save(state, scratch)
+        scratch.write_bytes(with_digest(buffer.getvalue()))
+        keep_previous(path)
+
+
+def keep_previous(path: Path) -> None:
+    """Copy a checkpoint to NAME.previous.pt before it is replaced, unless it is damaged: then the older copy stays."""
+    if not path.exists():
+        previous_of(path).unlink(missing_ok=True)    # of another run, which was moved away
+        return
+    try:
+        read_checkpoint(path)
+    except ValueError:
+        return
+    with atomic_write(previous_of(path)) as scratch:
+        shutil.copyfile(path, scratch)
+
+
+def previous_of(path: str | Path) -> Path:
+    """Where the checkpoint before this one lies: run.pt -> run.previous.pt"""
+    return Path(path).with_name(f"{Path(path).stem}.previous{Path(path).suffix}")
+
+
+# A file of torch.save is a zip. Such a file ends in a record of 22 bytes, whose last two count the bytes of a comment
+# that follows. The comment is the SHA-256 of all that stands before it; torch checks nothing of what it reads.
+def with_digest(content: bytes) -> bytes:
+    """A file of torch.save with its own SHA-256 as the comment of the zip; `torch.load` reads it as before."""
+    content = content[:-2] + (64).to_bytes(2, "little")
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def is_intact(content: bytes) -> bool:
+    """Does the content of a checkpoint agree with its digest? One without a digest, from before there were any, does.
+
+    No single changed bit makes a file without a digest of one that has it.
+    """
+    if content[-22:-18] == b"PK\5\6" and content[-2:] == b"\0\0":
+        return True
+    return hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]
+
+
+def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in a file of `save_checkpoint`. Raises ValueError if it is none or damaged, and leaves it alone."""
+    damaged = f"{path} is damaged or not a checkpoint; move it away to start afresh"
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path} is not a regular file: name another checkpoint")
+    content = Path(path).read_bytes()
+    if not is_intact(content):
+        raise ValueError(damaged)
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        fine = type(state["step"]) is int and isinstance(state["hparams"], dict)
+    except Exception as error:    # a file of something else can raise anything
+        raise ValueError(damaged) from error
+    if not fine:
+        raise ValueError(damaged)
+    return state
+
+
+def newest_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Path]:
+    """The newest intact state: of `path`, or, if that is damaged, of the one before.  -> (state, where it was read)"""
+    try:
+        return read_checkpoint(path, device), Path(path)
+    except ValueError as damage:
+        try:
+            return read_checkpoint(previous_of(path), device), previous_of(path)
+        except (ValueError, OSError):
+            raise damage from None
 
 
 def load_checkpoint(path: str | Path, trainer: BaseTrainer) -> None:
-    """Continue from a file of `save_checkpoint`. Raises ValueError if it is none, and leaves the file alone."""
+    """Continue from a file of `save_checkpoint`, or from the one before if it is damaged, which a line then says.
+
+    Raises ValueError if neither is a checkpoint of this run, and leaves the files alone.
+    """
+    state, found = newest_checkpoint(path, trainer.device)
     try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
         trainer.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except ValueError:
+        raise
+    except Exception as error:
         raise ValueError(f"{path} does not fit this network or is damaged; move it away to start afresh") from error
+    if found != Path(path):
+        print(f"{path} is damaged: going on from the checkpoint before it, step {trainer.step} in {found.name}")
 
 
 def run(trainer: BaseTrainer, checkpoint: str | Path | None = None, every: int = 500,
@@ -175,22 +281,22 @@ def run(trainer: BaseTrainer, checkpoint: str | Path | None = None, every: int =
     Ctrl-C ends it after the current step, saves the checkpoint and raises KeyboardInterrupt: nothing learned is lost.
     callback: called with each step.  Of several processes that train together, the first writes the checkpoints.
     Returns `trainer.ema`, the model with averaged weights.
+    Raises BlockingIOError when another training writes the same checkpoint, and as `load_checkpoint` does.
     """
-    if checkpoint is not None and Path(checkpoint).exists():
-        load_checkpoint(checkpoint, trainer)
-    if trainer.rank > 0:
-        checkpoint = None
-    with stop_between_steps() as stop_requested:
+    target = None if trainer.rank > 0 else checkpoint
+    with contextlib.nullcontext() if target is None else exclusive(target), stop_between_steps() as stop_requested:
+        if checkpoint is not None and Path(checkpoint).exists():
+            load_checkpoint(checkpoint, trainer)
         for step in trainer:
             if callback is not None:
                 callback(step)
             stop = stop_requested()    # asked once: a Ctrl-C that comes later waits for the next step
-            if checkpoint is not None and (step.step % every == 0 or stop):
-                save_checkpoint(checkpoint, trainer)
+            if target is not None and (step.step % every == 0 or stop):
+                save_checkpoint(target, trainer)
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step.step}")
-    if checkpoint is not None:
-        save_checkpoint(checkpoint, trainer)
+        if target is not None:
+            save_checkpoint(target, trainer)
     return trainer.ema
 
 
