@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from diffusion_lessons.cli.options import file_name
 
@@ -34,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     from diffusion_lessons import grading
 
     out = options.out or options.folder / "grades.csv"
-    rows = grading.write_csv(grading.grade_folder(options.folder, progress=True), out)
+    with ending_in_order():
+        rows = grading.write_csv(grading.grade_folder(options.folder, progress=True), out)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")    # a console may not know every letter of a name
     print(grading.summary(rows))
@@ -42,3 +48,23 @@ def run(options: argparse.Namespace) -> int:
         print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")
     print(f"{len(rows)} rows written to {out}")
     return 0
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """In here, SIGTERM and SIGHUP end the program as an exception does, so that the learners' processes end first."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]    # nohup ignores SIGHUP
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    try:
+        for number in ours:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

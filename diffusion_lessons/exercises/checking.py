@@ -6,7 +6,6 @@ count as well.
 """
 
 import dataclasses
-import dis
 import functools
 import inspect
 import linecache
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from diffusion_lessons.exercises.limits import SECONDS, TooLong, within
+from diffusion_lessons.exercises.stubs import is_stub
 
 TRIES_PER_CHECK = 3    # a mistake is named only when it explains all results
 STILL_BROKEN = "this is still the original code: the bug is in it."     # in the exercises that fix a bug
@@ -295,17 +295,6 @@ def unusable(result: Any, used: Any, case: Any) -> str | None:
         return ("the function changes its own input in place (as x += ... and x.mul_() do). The caller still needs "
                 "it: make a new tensor.")
     return None
-
-
-def is_stub(attempt: Any) -> bool:
-    """Whether the function's body is only `...`, `pass`, a docstring, or `return ...`."""
-    code = getattr(attempt, "__code__", None)
-    if code is None:
-        return False
-    idle = ("RESUME", "NOP", "COPY_FREE_VARS", "MAKE_CELL")
-    steps = [step for step in dis.get_instructions(code) if step.opname not in idle]
-    values = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return len(steps) <= 2 and len(values) == 1 and values[0] in (None, ...)
 
 
 def refuses(attempt: Callable, count: int) -> bool:

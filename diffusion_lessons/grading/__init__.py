@@ -8,6 +8,7 @@ import csv
 import inspect
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from tqdm import tqdm
 
 from diffusion_lessons.exercises import EXERCISES, checking, notebook_of
 from diffusion_lessons.exercises.checking import Exercise, Raised, Verdict, check_attempt, describe
-from diffusion_lessons.exercises.limits import TooLong, within
-from diffusion_lessons.grading import notebook, wire
+from diffusion_lessons.exercises.limits import TooLong
+from diffusion_lessons.grading import guard, notebook, reading, wire
 from diffusion_lessons.grading.sandbox import Sandbox
 
-READING = 20.0      # seconds to read a notebook, before anything in it is run
-GRADING = 180.0     # seconds that the code of one notebook may run; honest code takes one or two
+GRADING = 180.0     # seconds for all exercises of one notebook; honest ones take two to four
+MESSAGE = 2_000     # characters of a message
+# What a spreadsheet may take for the beginning of a formula, in wide and in small letters too.
+FORMULA = r"(^|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212])"
 
 
 class Row(NamedTuple):
@@ -72,14 +75,17 @@ def answer(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def grade_exercise(exercise: Exercise, attempts: Sequence[notebook.Attempt], sandbox: Sandbox,
-                   modules: dict[str, str]) -> tuple[Verdict, bool]:
-    """(Verdict, whether something was run), on the last attempt that is more than the untouched stub."""
+                   modules: dict[str, str], end: float) -> tuple[Verdict, bool]:
+    """(Verdict, whether something was run), on the last attempt that is more than the untouched stub.
+
+    end: when the notebook's time is over, by time.monotonic
+    """
     verdicts = []
     for attempt in reversed(attempts):
         verdicts.append((grade_attempt(exercise, attempt, sandbox, modules), not attempt.idle))
         if verdicts[-1][0].state != "not tried" and verdicts[-1][0].message != checking.STILL_BROKEN:
             return verdicts[-1]
-        if sandbox.spent > GRADING:
+        if time.monotonic() > end:
             break
     return verdicts[0]
 
@@ -117,14 +123,14 @@ def grade_attempt(exercise: Exercise, attempt: notebook.Attempt, sandbox: Sandbo
 def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterator[Row]:
     """Yield the rows of one notebook: one for each exercise that belongs in it."""
     try:
-        found = within(READING, notebook.read, path)
+        found = reading.read(path)
     except TooLong:
-        yield Row(who, name, "", "not read", f"it could not be read within {READING:g} seconds.")
+        yield Row(who, name, "", "not read", f"it could not be read within {reading.SECONDS:g} seconds.")
         return
-    except Exception as error:    # nor must one notebook
-        message = str(error) if isinstance(error, (ValueError, OSError)) else f"it could not be read ({error!r})"
-        yield Row(who, name, "", "not read", message)
+    except (ValueError, OSError) as error:
+        yield Row(who, name, "", "not read", str(error))
         return
+    end = time.monotonic() + GRADING
     wanted = exercises_of(found, path)
     if not wanted:
         yield Row(who, name, "", "missing", "no check of an exercise was found in it.")
@@ -134,12 +140,12 @@ def grade_notebook(path: Path, who: str, name: str, sandbox: Sandbox) -> Iterato
         if id not in found.attempts:
             why = found.unused.get(id) or f"was not found.{note}"
             yield Row(who, name, id, "missing", f'check("{id}", ...) {why}')
-        elif sandbox.spent > GRADING:
+        elif time.monotonic() > end:
             yield Row(who, name, id, "not checked", f"the exercises before it took more than {GRADING:g} seconds.")
         else:
-            verdict, was_run = grade_exercise(EXERCISES[id], found.attempts[id], sandbox, found.modules)
-            message = " ".join(verdict.message.split()) + (note if "is not defined" in verdict.message else "")
-            yield Row(who, name, id, verdict.state, message,
+            verdict, was_run = grade_exercise(EXERCISES[id], found.attempts[id], sandbox, found.modules, end)
+            message = " ".join(verdict.message[:MESSAGE].split())
+            yield Row(who, name, id, verdict.state, message + (note if "is not defined" in message else ""),
                       "" if not was_run else "yes" if sandbox.isolated else "not isolated")
 
 
@@ -175,29 +181,47 @@ def grade_folder(folder: str | Path, progress: bool = False) -> Iterator[Row]:
     itself, after the notebook.
     """
     folder = Path(folder)
+    guard.sweep()
     return (row for path in tqdm(notebooks_in(folder), desc="grading", unit="notebook", disable=not progress)
             for row in rows_of(path, folder))
 
 
 def rows_of(path: Path, folder: Path) -> Iterator[Row]:
-    """Yield the rows of one notebook in a folder, run in a sandbox of its own."""
+    """Yield the rows of one notebook in a folder, run in a sandbox of its own. Whatever goes wrong is a row."""
     place = path.relative_to(folder)
-    who = place.parent.as_posix() if len(place.parts) > 1 else place.stem
-    with Sandbox(hidden=[folder]) as sandbox:
-        yield from grade_notebook(path, readable(who), readable(place.as_posix()), sandbox)
+    who = readable(place.parent.as_posix() if len(place.parts) > 1 else place.stem)
+    name = readable(place.as_posix())
+    try:
+        with Sandbox(hidden=[folder]) as sandbox:
+            yield from grade_notebook(path, who, name, sandbox)
+    except Exception as error:    # one notebook must not end the grading of the others
+        yield Row(who, name, "", "not checked", f"it could not be graded ({type(error).__name__}: {error}).")
 
 
 def readable(name: str) -> str:
-    """A file's name in composed Unicode characters (a Mac decomposes them); undecodable bytes become \\udcff."""
-    return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
+    """A file's name on one line, in composed Unicode characters (a Mac decomposes them); see `visible`."""
+    return visible(unicodedata.normalize("NFC", name))
+
+
+def visible(text: str) -> str:
+    """A text on one line, in which what a terminal takes for a command, or does not show, is written as an escape.
+
+    Such characters move the cursor, reverse the direction of writing, or have no width. The two joiners stay, because
+    some scripts need them.
+    """
+    return "".join(c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode()
+                   for c in " ".join(text.split()))
 
 
 def write_csv(rows: Iterable[Row], out: str | Path) -> list[Row]:
     """Write the rows as a table for a spreadsheet, each as it comes, and return them as a list.
 
-    The file is opened before the first row is made, so that a bad path shows at once. Raises OSError.
+    The file is opened before the first row is made, so that a bad path shows at once. Raises OSError, and ValueError
+    when there is something else than a file.
     """
     out, kept = Path(out), []
+    if out.exists() and not out.is_file():    # to open a pipe waits for its reader
+        raise ValueError(f"{out} is not a file: name another one")
     out.parent.mkdir(parents=True, exist_ok=True)
     # Excel takes a file for UTF-8 when it begins with the mark that utf-8-sig writes.
     with open(out, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
@@ -212,11 +236,12 @@ def write_csv(rows: Iterable[Row], out: str | Path) -> list[Row]:
 
 def harmless(cell: str) -> str:
     """A cell's text on one line, so that no spreadsheet takes it, or a part behind a separator, for a formula."""
-    return re.sub(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])", r"\1'", " ".join(cell.split()))
+    return re.sub(FORMULA, r"\1'", visible(cell))
 
 
 def summary(rows: Sequence[Row]) -> str:
     """One line for each learner: how many of the exercises of their notebooks are right."""
+    rows = [row._replace(who=visible(row.who)) for row in rows]
     lines, width = [], max(len(row.who) for row in rows)
     for who in dict.fromkeys(row.who for row in rows):
         mine = [row for row in rows if row.who == who]

@@ -1,12 +1,18 @@
-"""The attempts in a learner's notebook: parsed as IPython parses it, without running any of it."""
+"""The attempts in a learner's notebook: parsed as IPython parses it, without running any of it.
+
+This file must not load torch: `reading` runs it in a process of its own.
+"""
 
 import __future__
 
 import ast
+import collections
 import dis
 import importlib.util
 import json
+import os
 import re
+import stat
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +21,13 @@ from pathlib import Path
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-from diffusion_lessons.exercises.checking import is_stub
+from diffusion_lessons.exercises.stubs import is_stub
 
 LARGEST_FILE = 100 << 20    # bytes; outputs with animations are large
 LARGEST_MODULE = 1 << 20
 MOST_CELLS = 2_000
 LONGEST_CELL = 100_000      # characters
+MOST_CODE = 2_000_000       # characters in all code cells together
 MOST_ATTEMPTS = 20          # at one exercise
 
 CELL_MAGIC = "get_ipython().run_cell_magic"    # what IPython turns a first line such as %%time into
@@ -67,6 +74,8 @@ def read(path: str | Path) -> Notebook:
     texts: list[str] = []
     statements: list[Statement] = []
     imports: set[str] = set()
+    # {exercise: [(statements up to this check, expression)]}, of which the last ones count
+    given: dict[str, collections.deque] = collections.defaultdict(lambda: collections.deque(maxlen=MOST_ATTEMPTS))
     for kind, source in sources(path):
         if kind != "code":
             pass_over(found, source, f"is in a {kind} cell, which is never run: make it a code cell.")
@@ -86,11 +95,17 @@ def read(path: str | Path) -> Notebook:
             statements.append(Statement(k, number, node, assigned(node, code), names_read(code)))
             imports |= imported(node)
             for id, text in checks(node, texts[k]):
-                attempts = found.attempts.setdefault(id, [])
-                attempts.append(attempt(texts, statements, (name, node.lineno, text)))
-                del attempts[:-MOST_ATTEMPTS]
+                given[id].append((statements[:], (name, node.lineno, text)))
         if magic == "timeit":    # its assignments do not outlive it
             del statements[before:]
+    for id, tries in given.items():
+        for before, expression in tries:
+            try:
+                one = attempt(texts, before, expression)
+            except Exception as error:    # the compiler's limits
+                found.unused[id] = f"is in {expression[0]}, which cannot be read: {reason(error)}."
+            else:
+                found.attempts.setdefault(id, []).append(one)
     add_modules(found.modules, path.parent, imports)
     return found
 
@@ -107,21 +122,31 @@ def sources(path: Path) -> list[tuple[str, str]]:
         cells = [(str(cell["cell_type"]), "".join(cell["source"])) for cell in found["cells"]]
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not a notebook, or it is damaged (line {error.lineno}: {error.msg})") from error
-    except (UnicodeError, KeyError, TypeError, RecursionError) as error:
+    except (UnicodeError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"this is not a notebook, or it is damaged ({type(error).__name__})") from error
     if len(cells) > MOST_CELLS:
         raise ValueError(f"it has {len(cells):,} cells; at most {MOST_CELLS:,} are read")
+    size = sum(len(text) for kind, text in cells if kind == "code")
+    if size > MOST_CODE:
+        raise ValueError(f"it has {size:,} characters of code; at most {MOST_CODE:,} are read")
     return cells
 
 
 def content(path: Path, most: int) -> bytes:
     """The bytes of a regular file: a link could lead anywhere, and a pipe might never end. Raises ValueError."""
+    refusal = ValueError("this is a link, a device or an unreadable folder: put the file itself there")
     if path.is_symlink() or not path.is_file():
-        raise ValueError("this is a link, a device or an unreadable folder: put the file itself there")
-    size = path.stat().st_size
+        raise refusal
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)    # should it change in this moment
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | careful)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise refusal
+        data = file.read(most + 1) if found.st_size <= most else b""
+        size = max(found.st_size, len(data))
     if size > most:
         raise ValueError(f"the file has {size / 2**20:,.0f} MiB; at most {most / 2**20:.0f} are read")
-    return path.read_bytes()
+    return data
 
 
 def as_python(source: str) -> str:
@@ -162,12 +187,17 @@ def compiled(text: str, name: str) -> tuple[list[ast.stmt], list[types.CodeType]
 def attempt(texts: Sequence[str], statements: Sequence[Statement], expression: tuple[str, int, str]) -> Attempt:
     """The Attempt for an expression, with those of the earlier statements that it needs."""
     name, _, text = expression
+    assigning = collections.defaultdict(list)    # {name: numbers of the statements that assign it}
+    for s, statement in enumerate(statements):
+        for word in statement.assigns:
+            assigning[word].append(s)
     chosen: set[int] = set()
-    wanted = names_read(compile(f"({text})", name, "eval", FLAGS, dont_inherit=True))
-    while more := {s for s in range(len(statements)) if s not in chosen
-                   and ("*" in statements[s].assigns or statements[s].assigns & wanted)}:
-        chosen |= more
-        wanted = wanted.union(*(statements[s].reads for s in more))
+    wanted = ["*", *names_read(compile(f"({text})", name, "eval", FLAGS, dont_inherit=True))]
+    while wanted:
+        for s in assigning.pop(wanted.pop(), ()):
+            if s not in chosen:
+                chosen.add(s)
+                wanted += statements[s].reads
     cells: dict[int, list[int]] = {}
     for s in sorted(chosen):
         cells.setdefault(statements[s].cell, []).append(statements[s].number)

@@ -1,20 +1,19 @@
 """A worker process for untrusted functions: without the package, and on Linux without network and your files.
 
 On Linux `unshare` puts it into namespaces of its own. Where that is missing or refused it runs without them, and
-the CSV says so.
+the CSV says so. It ends with this process, however this one ends (see `guard`).
 """
 
 import contextlib
 import functools
+import math
 import os
 import queue
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,10 +26,14 @@ from diffusion_lessons.exercises import record
 from diffusion_lessons.exercises.checking import Raised
 from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import wire
+from diffusion_lessons.grading.guard import Folder, guarded
 
 MEMORY = 8 << 30      # bytes of address space: torch alone reserves some without using it
-START = 300.0         # seconds to import torch, on a busy machine
-SMALL = 10_000        # numbers in the arguments of a call back to the parent, so that the worker cannot fill its memory
+START = 120.0         # seconds to import torch, on a busy machine
+PROCESSOR = 240.0     # seconds of processor time for a worker; honest code takes ten, most of them to import torch
+SMALL = 10_000        # numbers in the arguments of a call back to the parent
+BROADCAST = 4 << 20   # numbers in the product of these arguments, if they are broadcast against each other
+CARRIED = 256 << 20   # bytes that all messages from the worker about one attempt may hold
 
 # Run by `unshare` as process 1 of its own namespaces:
 # sh -c NAMESPACE_SCRIPT namespace ROOT SHOWN... -- HIDDEN... -- COMMAND...
@@ -122,10 +125,33 @@ def can_isolate() -> bool:
     """Whether this machine allows such namespaces."""
     if sys.platform != "linux" or not shutil.which("unshare"):
         return False
-    with tempfile.TemporaryDirectory() as root:
-        command = namespace_command(root, [], [sys.executable, "-I", "-c", ""])
-        done = subprocess.run(command, capture_output=True, timeout=60)
-    return done.returncode == 0
+    folder = Folder()
+    try:
+        command = namespace_command(folder.path, [], [sys.executable, "-I", "-c", ""])
+        return subprocess.run(guarded(command, PROCESSOR, MEMORY), capture_output=True, timeout=60).returncode == 0
+    finally:
+        folder.remove()
+
+
+class TooMuch(ValueError):
+    """The worker has sent more about one attempt than it may."""
+
+    def __init__(self) -> None:
+        super().__init__(f"its calls and results carry more than {CARRIED >> 20} MiB in all: fewer or smaller ones "
+                         "will do.")
+
+
+class Meter:
+    """The pipe from the worker, which can be read up to a number of bytes. Raises TooMuch beyond."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, CARRIED
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise TooMuch
+        return self.file.read(size)
 
 
 class Sandbox:
@@ -137,7 +163,6 @@ class Sandbox:
         self.process: subprocess.Popen | None = None
         self.busy, self.trains = False, False
         self.kept: list[Any] = []
-        self.spent = 0.0    # seconds spent waiting for learners' code
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -147,16 +172,17 @@ class Sandbox:
 
     def start(self) -> None:
         """Start the worker. Raises OSError when it does not answer."""
-        self.folder, self.trains = tempfile.mkdtemp(prefix="grading-"), False
-        command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("worker.py"), str(self.memory)]
+        self.folder, self.trains = Folder(), False
+        command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("worker.py")]
         if self.isolated:
-            command = namespace_command(self.folder, self.hidden, command)
+            command = namespace_command(self.folder.path, self.hidden, command)
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         self.process = subprocess.Popen(
-            command, cwd=self.folder,
+            guarded(command, PROCESSOR, self.memory), cwd=self.folder.path,
             # Parts of torch ask for the user's name, and there is none in the namespace.
             env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LOGNAME": "learner"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.meter = Meter(pipes(self.process)[1])
         try:
             self.ask(None, START)
         except (WorkerDied, TooLong) as error:
@@ -174,22 +200,21 @@ class Sandbox:
         for pipe in pipes(process) if close else ():
             with contextlib.suppress(OSError):
                 pipe.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
 
     def load(self, code: dict[str, Any], seconds: float, trains: bool = False) -> dict[str, Any]:
         """Load the attempt, in a new worker if there is none, and return a description of it. Raises as `ask` does.
 
-        trains: whether it may use an optimizer. PyTorch takes seconds to import these, which are not counted.
+        trains: whether it may use an optimizer. PyTorch takes seconds to import these.
         """
         if self.busy:    # an earlier call was given up
             self.end(close=False)
         if self.process is None:
             self.start()
         if trains and not self.trains:
-            before = self.spent
             self.ask({"load_optimizers": True}, START)
-            self.spent, self.trains = before, True
-        self.kept = []
+            self.trains = True
+        self.kept, self.meter.left = [], CARRIED
         return self.ask({"load": code}, seconds)
 
     def call(self, arguments: list, seconds: float) -> dict[str, Any]:
@@ -204,29 +229,29 @@ class Sandbox:
         if self.process is None:
             raise WorkerDied(GONE)
         outcome: queue.SimpleQueue = queue.SimpleQueue()
-        self.busy, start = True, time.monotonic()
-        threading.Thread(target=self.exchange, args=(self.process, message, outcome), daemon=True).start()
+        self.busy = True
+        threading.Thread(target=self.exchange, args=(self.process, self.meter, message, outcome), daemon=True).start()
         try:
             found = outcome.get(timeout=seconds)
         except queue.Empty:
             self.end(close=False)    # the thread is still reading
             raise TooLong from None
-        finally:
-            self.spent += time.monotonic() - start if message is not None else 0.0
         self.busy = False
         if isinstance(found, Exception):
             self.end()
-            raise WorkerDied(GONE if isinstance(found, (EOFError, OSError)) else STRANGE) from found
+            raise WorkerDied(GONE if isinstance(found, (EOFError, OSError)) else
+                             str(found) if isinstance(found, TooMuch) else STRANGE) from found
         return found
 
-    def exchange(self, process: subprocess.Popen, message: dict[str, Any] | None, outcome: queue.SimpleQueue) -> None:
+    def exchange(self, process: subprocess.Popen, meter: Meter, message: dict[str, Any] | None,
+                 outcome: queue.SimpleQueue) -> None:
         """Write the message and put the reply, or the exception instead of it, into the queue."""
         reply: Any
-        to_worker, from_worker = pipes(process)
+        to_worker = pipes(process)[0]
         try:
             if message is not None:
                 wire.write(to_worker, message, self.kept, most=wire.CELLS)
-            while "ask" in (reply := wire.read(from_worker, self.own)):
+            while "ask" in (reply := wire.read(meter, self.own)):
                 wire.write(to_worker, self.answer(reply))
         except Exception as error:    # the worker may send anything
             reply = error
@@ -238,10 +263,27 @@ class Sandbox:
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """Call one of the functions that stayed here, for the worker."""
-        arguments, keywords = question["args"], question["kwargs"]
         try:
-            if sum(a.numel() for a in [*arguments, *keywords.values()] if isinstance(a, torch.Tensor)) > SMALL:
+            arguments, keywords = list(question["args"]), dict(question["kwargs"])
+            given = self.tensors_of([arguments, keywords])
+            # Tensors of one shape are multiplied number by number; those of different shapes may be broadcast.
+            if sum(a.numel() for a in given) > SMALL or math.prod(map(math.prod, {a.shape for a in given})) > BROADCAST:
                 raise ValueError("the arguments are too large")
             return {"result": self.kept[question["ask"]](*arguments, **keywords)}
         except Exception as error:
             return {"raised": type(error).__name__, "message": str(error)}
+
+    def tensors_of(self, value: Any) -> list[torch.Tensor]:
+        """All tensors that came from the worker, however nested. Raises TypeError at an object that was not kept here.
+
+        So a schedule is the one that was handed out, and nothing that looks like one.
+        """
+        if isinstance(value, torch.Tensor):
+            return [value]
+        if type(value) in (list, tuple, dict):
+            parts = value if not isinstance(value, dict) else [*value.keys(), *value.values()]
+            return [tensor for part in parts for tensor in self.tensors_of(part)]
+        plain = value is None or value is ... or isinstance(value, (bool, int, float, str))
+        if not plain and not any(value is thing for thing in self.kept):
+            raise TypeError(f"pass tensors, numbers and what your function was given, not a {type(value).__name__}")
+        return []

@@ -16,7 +16,7 @@ import math
 import struct
 import types
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
@@ -168,7 +168,13 @@ def nesting(header: bytes) -> int:
     return max(itertools.accumulate(steps), default=0)
 
 
-def read(file: IO[bytes], kept: Callable, most: int = HEADER) -> Any:
+class Source(Protocol):
+    """Where messages are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read(file: Source, kept: Callable, most: int = HEADER) -> Any:
     """The next message. Raises EOFError when the other end has closed, ValueError when the frame is malformed."""
     head = file.read(HEAD.size)
     if len(head) < HEAD.size:
