@@ -96,6 +96,11 @@ def check_labels(y: Any, count: int | None = None, net: nn.Module | None = None)
     return y.long()
 
 
+def is_finite(x: Tensor) -> bool:
+    """Is x free of NaN and infinity? Its sum tells in a tenth of the time, unless it overflows."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
 def need(card: Mapping[str, Any], name: str | Path, *keys: str) -> list[Any]:
     """The values of a card under these keys.  -> a list.  Raises ValueError naming the missing ones."""
     missing = [key for key in keys if card.get(key) is None]

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from diffusion_lessons import schedules
 from diffusion_lessons.cards import check_card
-from diffusion_lessons.checks import need
+from diffusion_lessons.checks import is_finite, need
 from diffusion_lessons.denoiser import Denoiser, OneStepDenoiser
 from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.models.gan import DigitGenerator
@@ -117,7 +117,7 @@ def load(name: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 def check_finite(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Raise ValueError, naming the first, when tensors hold NaN or infinity."""
     for name, x in tensors.items():
-        if not x.isfinite().all():
+        if not is_finite(x):
             raise ValueError(f"the weights for {path} hold NaN or infinity, in {name}: they are of no use")
 
 
@@ -135,15 +135,16 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Any:
     (config,) = need(about, name, "network")
     wrap = _denoiser_around(about, name) if kind == "denoiser" else lambda net: net
     foreign = f"{path_of(name)} is not weights of this course: the network on its card"
+    try:
+        with torch.device("meta"), WithoutInit():    # shapes, but no memory
+            shapes = {key: x.shape for key, x in wrap(NETWORKS[kind](**config)).state_dict().items()}
+    except Exception as error:
+        raise ValueError(f"{foreign} cannot be built ({error})") from error
+    if shapes != {key: x.shape for key, x in tensors.items()}:
+        raise ValueError(f"{foreign} has tensors of other names or shapes")
     with WithoutInit():
-        try:
-            with torch.device("meta"):    # shapes, but no memory
-                shapes = {key: x.shape for key, x in wrap(NETWORKS[kind](**config)).state_dict().items()}
-        except Exception as error:
-            raise ValueError(f"{foreign} cannot be built ({error})") from error
-        if shapes != {key: x.shape for key, x in tensors.items()}:
-            raise ValueError(f"{foreign} has tensors of other names or shapes")
-        model = wrap(NETWORKS[kind](**config))
+        network = NETWORKS[kind](**config)
+    model = wrap(network)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False)
 

@@ -97,8 +97,8 @@ def test_what_a_card_may_say_is_said_in_the_error(path):
     write_card(path, changed(weights.card(path), "network.blocks", 1_000_000))
     with pytest.raises(ValueError) as caught:
         weights.load_model(path)
-    assert str(caught.value) == (f"{path} is not weights of this course, or its card is damaged: blocks must be a whole "
-                                 "number from 1 to 32, not 1000000")
+    assert str(caught.value) == (f"{path} is not weights of this course, or its card is damaged: blocks must be a "
+                                 "whole number from 1 to 32, not 1000000")
 
 
 def header(**tensors):

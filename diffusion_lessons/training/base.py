@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from diffusion_lessons.checks import is_finite
 from diffusion_lessons.runtime import atomic_write, exclusive, rank
 
 READ_EVERY = 50    # steps on a GPU between two looks at the losses, as each look waits for the GPU
@@ -149,7 +150,7 @@ def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
 def all_finite(state: Any) -> bool:
     """Is every tensor in these nested dicts and lists free of NaN and infinity?"""
     if isinstance(state, Tensor):
-        return bool(state.isfinite().all())
+        return is_finite(state)
     if isinstance(state, dict):
         return all(map(all_finite, state.values()))
     return all(map(all_finite, state)) if isinstance(state, list | tuple) else True
