@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -382,17 +381,17 @@ def test_any_file_that_holds_a_notebook_is_read_and_any_other_is_named(tmp_path)
             notebook.read(tmp_path / "a.ipynb")
 
 
-def test_links_pipes_and_huge_files_are_not_opened(tmp_path, monkeypatch):
+def test_links_pipes_and_huge_files_are_not_opened(tmp_path):
     write(tmp_path / "other" / "bob.ipynb", [RIGHT + CHECK])
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "ann.ipynb").symlink_to(tmp_path / "other" / "bob.ipynb")
-    write(tmp_path / "class" / "cy.ipynb", [RIGHT + CHECK + " " * 10**5])
+    with open(tmp_path / "class" / "cy.ipynb", "wb") as file:
+        file.truncate(notebook.LARGEST_FILE + 1)
     (tmp_path / "other" / "secret.py").write_text("def root(x):\n    return x.sqrt()")
     (tmp_path / "class" / "secret.py").symlink_to(tmp_path / "other" / "secret.py")
     write(tmp_path / "class" / "dora.ipynb", ["import secret\n" + RIGHT.replace("a.sqrt()", "secret.root(a)") + CHECK])
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "class" / "bob.ipynb")
-    monkeypatch.setattr(notebook, "LARGEST_FILE", 10**5 - 1)
     states = {row.who: (row.state, row.message) for row in grading.grade_folder(tmp_path / "class")
               if row.exercise in ("", "2.1")}
     assert states["ann"] == states.pop("bob", states["ann"])
@@ -402,15 +401,11 @@ def test_links_pipes_and_huge_files_are_not_opened(tmp_path, monkeypatch):
     assert "No module named 'secret'" in states["dora"][1]
 
 
-def test_a_cell_without_end_and_a_reading_without_end_are_given_up(tmp_path, monkeypatch):
+def test_a_cell_without_end_is_passed_over(tmp_path):
     write(tmp_path / "ann.ipynb", [RIGHT + CHECK, "x = " + "1 + " * 10**4 + "1", "y" * (notebook.LONGEST_CELL + 1)])
     found = notebook.read(tmp_path / "ann.ipynb")
     assert "2.1" in found.attempts
     assert "100,001 characters" in found.broken["cell 3"]
-    monkeypatch.setattr(grading, "READING", 0.2)
-    monkeypatch.setattr(notebook, "read", lambda path: [time.sleep(0.01) for k in range(300)])
-    [row] = grading.grade_folder(tmp_path)
-    assert (row.state, row.message) == ("not read", "it could not be read within 0.2 seconds.")
 
 
 def test_a_notebook_has_so_much_time_and_no_more(tmp_path, monkeypatch):
@@ -419,22 +414,6 @@ def test_a_notebook_has_so_much_time_and_no_more(tmp_path, monkeypatch):
     row = graded(tmp_path)["2.1"]
     assert (row.state, row.isolated) == ("not checked", "")
     assert "took more than" in row.message
-
-
-def test_trouble_with_one_notebook_is_a_row_of_its_own(tmp_path, monkeypatch):
-    write(tmp_path / "ann.ipynb", [RIGHT + CHECK])
-    write(tmp_path / "bob.ipynb", [RIGHT + CHECK])
-    whole = notebook.read
-
-    def read(path):
-        if path.stem == "ann":
-            raise RecursionError("deep")
-        return whole(path)
-
-    monkeypatch.setattr(notebook, "read", read)
-    rows = list(grading.grade_folder(tmp_path))
-    assert rows[0][:5] == ("ann", "ann.ipynb", "", "not read", "it could not be read (RecursionError('deep'))")
-    assert rows[1].state == "right"
 
 
 def test_who_is_who_in_a_class(tmp_path):
@@ -855,6 +834,8 @@ def f(x_s, s, t, eps, schedule):
     write(tmp_path / "ann.ipynb", cells_of({"2.1": REFERENCES["2.1"], "2.2": WRONG["1.1"][0], "2.3": escapes}))
     monkeypatch.setattr(checking, "SECONDS", 4.0)
     monkeypatch.setattr(sandbox, "can_isolate", lambda: False)
+    whole = sandbox.text_of    # as elsewhere than on Linux: the worker may start processes
+    monkeypatch.setattr(sandbox, "text_of", lambda name: whole(name).replace("    allow_threads_only()\n", ""))
     rows = graded(tmp_path)
     assert [rows[id].state for id in ("2.1", "2.2", "2.3")] == ["right", "not yet", "not yet"]
     assert "No module named 'diffusion_lessons'" in rows["2.2"].message

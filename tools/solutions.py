@@ -35,7 +35,7 @@ def fill_in(notebook):
     found = []
     for cell in notebook.cells:
         text = as_python(cell.source) if cell.cell_type == "code" else ""
-        for id, _ in checks(ast.parse(text), text):
+        for id, _ in checks(ast.parse(text), text.encode().splitlines(keepends=True)):
             cell.source = filled(cell.source, EXERCISES[id])
             found.append(id)
     return found

@@ -28,6 +28,7 @@ LARGEST_MODULE = 1 << 20
 MOST_CELLS = 2_000
 LONGEST_CELL = 100_000      # characters
 MOST_CODE = 2_000_000       # characters in all code cells together
+MOST_STATEMENTS = 5_000     # at the top level of all cells; each takes about a millisecond
 MOST_ATTEMPTS = 20          # at one exercise
 
 CELL_MAGIC = "get_ipython().run_cell_magic"    # what IPython turns a first line such as %%time into
@@ -74,7 +75,7 @@ def read(path: str | Path) -> Notebook:
     texts: list[str] = []
     statements: list[Statement] = []
     imports: set[str] = set()
-    # {exercise: [(statements up to this check, expression)]}, of which the last ones count
+    # {exercise: [(statements, how many of them come before the check, expression)]}, of which the last ones count
     given: dict[str, collections.deque] = collections.defaultdict(lambda: collections.deque(maxlen=MOST_ATTEMPTS))
     for kind, source in sources(path):
         if kind != "code":
@@ -85,23 +86,26 @@ def read(path: str | Path) -> Notebook:
         try:
             texts[k], magic = python_of(source, found.modules)
             nodes, codes = compiled(texts[k], name)
+            lines = texts[k].encode().splitlines(keepends=True)
         except Exception as error:    # raised by IPython, the parser or the compiler
             found.broken[name] = reason(error)
             pass_over(found, source, f"is in {name}, which is not Python: {reason(error)}.")
             continue
+        if before + len(nodes) > MOST_STATEMENTS:
+            raise ValueError(f"it has more than {MOST_STATEMENTS:,} statements outside functions")
         if not nodes and magic:
             pass_over(found, source, f"is in a cell that begins with %%{magic}: it is not run as Python.")
         for number, (node, code) in enumerate(zip(nodes, codes)):
             statements.append(Statement(k, number, node, assigned(node, code), names_read(code)))
             imports |= imported(node)
-            for id, text in checks(node, texts[k]):
-                given[id].append((statements[:], (name, node.lineno, text)))
+            for id, text in checks(node, lines):
+                given[id].append((statements, len(statements), (name, node.lineno, text)))
         if magic == "timeit":    # its assignments do not outlive it
-            del statements[before:]
+            statements = statements[:before]
     for id, tries in given.items():
-        for before, expression in tries:
+        for seen, count, expression in tries:
             try:
-                one = attempt(texts, before, expression)
+                one = attempt(texts, seen[:count], expression)
             except Exception as error:    # the compiler's limits
                 found.unused[id] = f"is in {expression[0]}, which cannot be read: {reason(error)}."
             else:
@@ -270,14 +274,14 @@ def add_modules(modules: dict[str, str], folder: Path, imports: Iterable[str]) -
             continue
 
 
-def checks(statement: ast.AST, text: str) -> Iterator[tuple[str, str]]:
-    """(exercise, text of the attempt) for each check("2.1", attempt) in a statement of that text."""
+def checks(statement: ast.AST, lines: Sequence[bytes]) -> Iterator[tuple[str, str]]:
+    """(exercise, text of the attempt) for each check("2.1", attempt) in a statement of the text with these lines."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Call) and "check" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
             given = dict(zip(("id", "attempt"), node.args)) | {word.arg: word.value for word in node.keywords}
             id = getattr(given.get("id"), "value", None)
             if isinstance(id, str) and "attempt" in given:
-                yield id, ast.get_source_segment(text, given["attempt"]) or ""
+                yield id, source_of(given["attempt"], lines)
     for name, line in line_magics(statement):
         if name in RUN_THE_LINE:    # `%time check("2.1", f)`
             line = re.sub(r"^(\s*-\w+(\s+\d+)?(?=\s))*\s*", "", line)
@@ -285,7 +289,14 @@ def checks(statement: ast.AST, text: str) -> Iterator[tuple[str, str]]:
                 inner = ast.parse(line)
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
-            yield from checks(inner, line)
+            yield from checks(inner, line.encode().splitlines(keepends=True))
+
+
+def source_of(node: ast.expr, lines: Sequence[bytes]) -> str:
+    """As ast.get_source_segment, which splits the whole text into lines each time."""
+    *before, last = lines[node.lineno - 1:node.end_lineno]
+    first, *rest = [*before, last[:node.end_col_offset]]
+    return b"".join([first[node.col_offset:], *rest]).decode()
 
 
 def pass_over(found: Notebook, source: str, why: str) -> None:
