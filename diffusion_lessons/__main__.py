@@ -2,7 +2,12 @@
 
 import sys
 
-from diffusion_lessons.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from diffusion_lessons.cli import main
+
+        code = main()
+    except KeyboardInterrupt:    # while all this is being imported
+        print("\nstopped", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lessons.forward import Prediction, add_noise, from_x0
+from diffusion_lessons.parameters import whole_number
 from diffusion_lessons.schedules import Schedule
 
 DenoiserFunction: TypeAlias = Callable[[Tensor, Tensor], Prediction]
@@ -48,10 +49,11 @@ class PerSampleNoise:
     The same seed gives the same picture whatever the batch it is made in and whatever the device:
     the numbers are always drawn on the CPU.
 
-    seed: an integer;  count: pictures in this batch;  first: the index of its first picture
+    seed: an integer in 0..2^32 - 1;  count: pictures in this batch;  first: the index of its first picture
     """
 
     def __init__(self, seed: int, count: int, first: int = 0) -> None:
+        seed, count = whole_number("seed", seed), whole_number("count", count, 0, 2**32)
         # Both multipliers are odd, so within one seed no two of the 2**32 indices share a generator's seed.
         keys = [(seed * 0x9E3779B1 + index * 0x85EBCA6B) % 2**32 for index in range(first, first + count)]
         self.generators = [torch.Generator().manual_seed(key) for key in keys]

@@ -92,11 +92,19 @@ def test_help_has_examples(command, capsys):
         ([], "required"),
         (["draw"], "invalid choice"),
         (["generate"], "prompt"),
-        (["generate", "7", "--count", "0"], "at least 1"),
-        (["generate", "7", "--eta", "2"], "between 0 and 1"),
-        (["generate", "7", "--w", "nan"], "between 0 and 100"),
-        (["generate", "7", "--seed", "x"], "not a number"),
+        (["generate", "7", "--count", "0"], "count must be a whole number from 1 to 1,000,000, not 0"),
+        (["generate", "7", "--eta", "2"], "from 0 to 1, not 2.0"),
+        (["generate", "7", "--w", "nan"], "from 0 to 100, not nan"),
+        (["generate", "7", "--seed", "x"], "not a whole number"),
         (["generate", "7", "--out", "seven.jpg"], ".png or .npz"),
+        (["generate", "7", "--count", "1e20"], "'1e20' is not a whole number"),
+        (["generate", "7", "--count", "100000000000000000000"], "from 1 to 1,000,000, not 100000000000000000000"),
+        (["generate", "7", "--count", "1" * 5000], "not a whole number"),
+        (["generate", "7", "--seed", str(2**64)], "from 0 to 4,294,967,295"),
+        (["evaluate", "--count", "100000000"], "from 1 to 50,000"),
+        (["train", "--batch", "100000000"], "from 1 to 4,096"),
+        (["train", "--minutes", "inf"], "from 0.01 to 100,000, not inf"),
+        (["train", "--lr", "nan"], "not nan"),
         (["train", "--minutes", "1", "--steps", "5"], "not allowed"),
     ],
 )
@@ -457,7 +465,9 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused_and_kept(desk, 
     for junk in (half, b"", b"not a checkpoint"):
         Path("junk.pt").write_bytes(junk)
         assert main([*TRAIN, "--steps", "3", "--checkpoint", "junk.pt"]) == 1
-        assert "junk.pt is damaged" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "junk.pt is damaged" in said
+        assert said.count("\n") == 1
         assert Path("junk.pt").read_bytes() == junk
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffusion_lessons.cli.options import number
+from diffusion_lessons.cli.options import whole
 
 SUMMARY = "how far the captions of the training scenes can be trusted"
 DESCRIPTION = "Count how far the captions of critters, which the network learns from, can be trusted."
@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("caption", nargs="?", help="also count what the pictures with such a caption show")
-    parser.add_argument("--count", type=number(int, 1), default=200_000,
+    parser.add_argument("--count", type=whole("count", 1, 200_000), default=200_000,
                         help="how many of the training set's captions (default: all 200,000)")
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("model", nargs="?", default="digits",
                         help="digits, critters, or a .safetensors file of one of them (default digits)")
-    add_sampling(parser, 1000, "ddpm for digits, ddim for critters", "25 for digits, 50 for critters")
+    add_sampling(parser, 1000, 50_000, "ddpm for digits, ddim for critters", "25 for digits, 50 for critters")
     parser.add_argument("--npz", type=file_name(".npz"), metavar="FILE", help="measure these pictures, generate none")
 
 
@@ -122,6 +122,8 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     from diffusion_lessons.datasets import to_float
     from diffusion_lessons.datasets.files import as_pictures, problem_with_labels
 
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
     try:
         with np.load(path, allow_pickle=False) as file:
             x, y = file["x"], file["y"]

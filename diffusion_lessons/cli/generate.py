@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_lessons.cli.options import add_sampling, batch_size, file_name, sampler
+from diffusion_lessons.cli.options import add_sampling, batch_size, check_out, file_name, sampler
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+ON_A_SHEET, PIXELS = 400, 50_000_000    # pictures of a sheet, and pixels: Pillow warns of sheets above 89 million
 
 SUMMARY = "generate pictures with trained weights"
 DESCRIPTION = "Generate pictures from a prompt, with trained weights."
@@ -27,7 +31,8 @@ EXAMPLES = """examples:
     {prog} generate 3 --model outputs/digits.safetensors
 
 The same seed gives the same pictures, whatever the count: the first 16 of 64
-are the 16 of 16.
+are the 16 of 16. More than 400 pictures become several sheets, frog-001.png and
+so on; what is drawn is written at once, so any number takes the same memory.
 """
 
 
@@ -36,40 +41,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='what to generate: a sentence about critters, or a label, for instance "7"')
     parser.add_argument("--model", metavar="NAME", help="shipped weights by name, or a .safetensors file "
                                                         "(default: digits for a digit, else critters)")
-    add_sampling(parser, 16, "ddim", "50")
+    add_sampling(parser, 16, 1_000_000, "ddim", "50")
     parser.add_argument("--out", type=file_name(".png", ".npz"), default=Path("pictures.png"),
-                        help="a sheet of pictures (.png) or plain arrays (.npz); default pictures.png")
+                        help="sheets of up to 400 pictures (.png), or plain arrays (.npz); default pictures.png")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Generate the pictures and write them."""
-    import numpy as np
-
-    from diffusion_lessons import images, runtime
+    """Generate the pictures and write them as they are drawn."""
     from diffusion_lessons.datasets import to_uint8
     from diffusion_lessons.pipelines import text_to_image
     from diffusion_lessons.samplers import SamplerSettings
 
+    check_out(options.out)
     model = options.model or text_to_image.default_model(options.prompt)
-    pictures = to_uint8(text_to_image.generate(
+    batches = map(to_uint8, text_to_image.generate_batches(
         options.prompt, model=model, count=options.count, seed=options.seed, w=options.w,
         sampler=sampler(options, SamplerSettings()), batch=batch_size(), progress=True))
     if options.out.suffix.lower() == ".npz":
         y = text_to_image.encode_prompt(model, options.prompt).numpy()
-        save_arrays(options.out, pictures, np.broadcast_to(y, (len(pictures), *y.shape)))
+        save_arrays(options.out, batches, options.count, y)
+        where = f"{options.out}"
     else:
-        with runtime.atomic_write(options.out) as scratch:
-            images.Gallery.of(pictures).grid().save(scratch)
-    print(f"{len(pictures)} pictures of {options.prompt!r} written to {options.out}")
+        sheets = save_sheets(options.out, batches, options.count)
+        where = f"{sheets[0]}" if len(sheets) == 1 else f"{len(sheets)} sheets, {sheets[0]} to {sheets[-1].name}"
+    print(f"{options.count} pictures of {options.prompt!r} written to {where}")
     return 0
 
 
-def save_arrays(path: Path, x: Tensor, y: np.ndarray) -> None:
-    """Write an npz with x (N, H, W) or (N, H, W, C), and y.  x: (N, C, H, W) uint8, y: (N,) or (N, L)"""
+def save_sheets(path: Path, batches: Iterable[Tensor], count: int) -> list[Path]:
+    """Write PATH, or PATH-001, PATH-002, ... where there are more pictures than fit one sheet.  -> the paths
+
+    batches: (N, C, H, W) uint8 each, `count` pictures in all. A sheet is written as soon as its pictures are there.
+    """
+    import torch
+
+    from diffusion_lessons import images, runtime
+
+    batches = iter(batches)
+    waiting = next(batches)
+    height, width = waiting.shape[-2:]
+    most = max(1, min(ON_A_SHEET, PIXELS // ((height + 2) * (width + 2) * 16)))    # each pixel is enlarged four times
+    number = -(-count // most)
+    paths = [path] if number == 1 else [path.with_stem(f"{path.stem}-{k:03}") for k in range(1, number + 1)]
+    for k, sheet in enumerate(paths):
+        wanted = min(most, count - k * most)
+        while len(waiting) < wanted:
+            waiting = torch.cat([waiting, next(batches)])
+        with runtime.atomic_write(sheet) as scratch:
+            images.Gallery.of(waiting[:wanted]).grid().save(scratch)
+        waiting = waiting[wanted:]
+    return paths
+
+
+def save_arrays(path: Path, batches: Iterable[Tensor], count: int, y: np.ndarray) -> None:
+    """Write an npz with x (N, H, W) or (N, H, W, C) uint8, and y (N,) or (N, L), batch by batch.
+
+    batches: (B, C, H, W) uint8 each, `count` pictures in all;  y: () or (L,), the label or the tokens of all of them
+    """
     import numpy as np
 
     from diffusion_lessons import runtime
 
-    x = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
-    with runtime.atomic_write(path) as scratch:
-        np.savez_compressed(scratch, x=x.numpy(), y=y)
+    def pixels() -> Iterator[np.ndarray]:
+        for x in batches:
+            yield (x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).contiguous().numpy()
+
+    def labels() -> Iterator[np.ndarray]:
+        for first in range(0, count, 1000):
+            yield np.broadcast_to(y, (min(1000, count - first), *y.shape))
+
+    with runtime.atomic_write(path) as scratch, zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, parts in (("x", pixels()), ("y", labels())):
+            with file.open(f"{name}.npy", "w", force_zip64=True) as array:
+                for k, part in enumerate(parts):
+                    if k == 0:
+                        np.lib.format.write_array_header_1_0(array, {
+                            "descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False,
+                            "shape": (count, *part.shape[1:])})
+                    array.write(part.tobytes())

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diffusion_lessons.parameters import real_number, shown, whole_number
 
 if TYPE_CHECKING:
     from diffusion_lessons.samplers import SamplerSettings
 
 
-def number(kind: Callable[[str], Any], low: float, high: float | None = None) -> Callable[[str], Any]:
-    """An argparse type: a number from low to high."""
+def whole(name: str, low: float | None = None, high: float | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number in the range of that name (see `parameters`), or from low to high."""
+    return lambda text: _parse(int, whole_number, name, text, low, high)
 
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not (value >= low and (high is None or value <= high)):
-            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
-        return value
 
-    return parse
+def real(name: str, low: float | None = None, high: float | None = None) -> Callable[[str], float]:
+    """An argparse type: a finite number in the range of that name, or from low to high."""
+    return lambda text: _parse(float, real_number, name, text, low, high)
+
+
+def _parse(kind: Callable[[str], Any], check: Callable[..., Any], name: str, text: str, low: Any, high: Any) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a {'whole ' * (kind is int)}number") from None
+    try:
+        return check(name, value, low, high)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def file_name(*endings: str) -> Callable[[str], Path]:
@@ -38,16 +46,29 @@ def file_name(*endings: str) -> Callable[[str], Path]:
     return parse
 
 
-def add_sampling(parser: argparse.ArgumentParser, count: int, method: str, steps: str) -> None:
-    """The options of sampling. count, method, steps: the defaults, as the help says them."""
-    parser.add_argument("--count", type=number(int, 1), default=count, help=f"pictures (default {count})")
-    parser.add_argument("--seed", type=number(int, 0), default=0, help="same seed, same pictures (default 0)")
-    parser.add_argument("--w", "--guidance", type=number(float, 0, 100), metavar="SCALE",
+def check_out(path: Path) -> None:
+    """Raise OSError or ValueError now, rather than after the work, when a file cannot be written there."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file: name another one with --out")
+    folder = path.absolute().parent
+    while not folder.exists():    # it will be made
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file, so nothing can be written into it: name another place with --out")
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x")
+
+
+def add_sampling(parser: argparse.ArgumentParser, count: int, most: int, method: str, steps: str) -> None:
+    """The options of sampling. count, method, steps: the defaults, as the help says them;  most: of pictures"""
+    parser.add_argument("--count", type=whole("count", 1, most), default=count, help=f"pictures (default {count})")
+    parser.add_argument("--seed", type=whole("seed"), default=0, help="same seed, same pictures (default 0)")
+    parser.add_argument("--w", "--guidance", type=real("guidance"), metavar="SCALE",
                         help="guidance scale: 0 ignores the prompt, 1 is plain conditioning, more insists on it "
                              "(default: the model's)")
-    parser.add_argument("--steps", type=number(int, 1), help=f"sampling steps (default {steps})")
+    parser.add_argument("--steps", type=whole("steps"), help=f"sampling steps (default {steps})")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), help=f"default {method}")
-    parser.add_argument("--eta", type=number(float, 0, 1),
+    parser.add_argument("--eta", type=real("eta"),
                         help="for ddim: how much fresh noise each step adds, 0 to 1 (default 0)")
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_lessons.cli.options import file_name, number
+from diffusion_lessons.cli.options import check_out, file_name, real, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,15 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=("auto", "mnist", "synthetic"), default="auto",
                         help="which digits: real ones if they can be had (auto), only real, or synthetic")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=number(float, 0.01), help="about how long (default 10)")
-    length.add_argument("--steps", type=number(int, 1), help="or exactly how many steps")
+    length.add_argument("--minutes", type=real("minutes", 0.01, 100_000), help="about how long (default 10)")
+    length.add_argument("--steps", type=whole("steps", 1, 10**9), help="or exactly how many steps")
     length.add_argument("--full", action="store_true", help="or as many steps as the recipe says")
-    parser.add_argument("--seed", type=number(int, 0), help="default: the recipe's, 0 for denoisers")
-    parser.add_argument("--batch", type=number(int, 1), help="batch size (default: the recipe's)")
-    parser.add_argument("--lr", type=number(float, 0), help="learning rate (default: the recipe's)")
-    parser.add_argument("--w", type=number(float, 0, 100), metavar="SCALE",
+    parser.add_argument("--seed", type=whole("seed"), help="default: the recipe's, 0 for denoisers")
+    parser.add_argument("--batch", type=whole("batch"), help="batch size (default: the recipe's)")
+    parser.add_argument("--lr", type=real("lr", 0, 1e30), help="learning rate (default: the recipe's)")
+    parser.add_argument("--w", type=real("guidance"), metavar="SCALE",
                         help="guidance scale for the card and the figures (default: the recipe's)")
-    parser.add_argument("--figures", type=number(int, 65), metavar="COUNT",
+    parser.add_argument("--figures", type=whole("figures", 65, 50_000), metavar="COUNT",
                         help="then measure a denoiser on so many samples, for its card (default: not at all)")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH",
                         help="where the run is kept (default: in checkpoints/, named after the settings)")
@@ -79,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
     length = "full" if options.full else f"{options.steps}steps" if options.steps else f"{options.minutes or 10:g}min"
     checkpoint = options.checkpoint or Path("checkpoints") / f"{options.recipe}-{length}-{recipe.seed}.pt"
     out = options.out or Path("outputs") / f"{options.recipe}.safetensors"
+    check_out(out)
     done, planned = progress_of(checkpoint)
 
     data, model = recipes.training_set(recipe, options.source), recipes.build(recipe)
@@ -131,18 +131,16 @@ def command_of(options: argparse.Namespace, recipe: AnyRecipe) -> str:
 
 
 def progress_of(checkpoint: Path) -> tuple[int, int | None]:
-    """(steps done, steps in all) of a checkpoint, (0, None) if there is none."""
-    import torch
+    """(steps done, steps in all) of a checkpoint, (0, None) if there is none. Raises ValueError if it is damaged."""
+    from diffusion_lessons.training.base import newest_checkpoint
 
     if not checkpoint.exists():
         return 0, None
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return state["step"], state["hparams"]["steps"]
-    except PermissionError:
-        raise
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{checkpoint} is damaged or no checkpoint: move it away to start afresh") from error
+    state, found = newest_checkpoint(checkpoint)
+    steps = state["hparams"].get("steps")
+    if type(steps) is not int or not 0 <= state["step"] <= steps:
+        raise ValueError(f"{found} is damaged: it is at step {state['step']} of {steps}; move it away to start afresh")
+    return state["step"], steps
 
 
 def affordable_steps(make_trainer: Callable[[nn.Module, int], BaseTrainer], model: nn.Module, minutes: float) -> int:

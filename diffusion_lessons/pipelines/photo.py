@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
+from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.schedules import Schedule
 
 # The difference of two Laplacians: 0 wherever the picture is flat or has a constant slope    (Immerkaer 1996)
 LAPLACIANS = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 WINDOW, WINDOWS = 12, 20_000    # the side of the windows in estimate_sigma, and their maximum number
+LARGEST_SIDE, LARGEST_SIGMA = 100_000, 1e9
 INVISIBLE = 0.03                # a root-mean-square change below 4 grey levels of 255 cannot be seen
 
 
@@ -27,6 +29,9 @@ def load_photo(path: str | Path, longest: int | None = None, crop: int | None = 
 
     Raises FileNotFoundError, and ValueError when the file is not a picture, or holds NaN or infinity.
     """
+    for name, side in (("longest", longest), ("crop", crop)):
+        if side is not None:
+            whole_number(name, side, 1, LARGEST_SIDE)
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -130,8 +135,7 @@ def sigma_to_t(schedule: Schedule, sigma: float) -> int:
     sigma: 0 or more, for pictures in [-1, 1]  ->  the nearest t in 0..T; 0 means that there is no noise to remove
     Raises ValueError for any other sigma.
     """
-    if not 0 <= sigma < float("inf"):
-        raise ValueError(f"sigma must be a number >= 0, not {sigma}")
+    sigma = real_number("sigma", sigma, 0, LARGEST_SIGMA)
     noise = ((1 - schedule.alpha_bar) / schedule.alpha_bar).sqrt()      # (T+1,) the sigma of each t, increasing
     return int((noise - sigma).abs().argmin())
 
@@ -149,8 +153,8 @@ def denoise_photo(denoiser: Any, picture: torch.Tensor, sigma: float | None = No
     Raises ValueError for a picture or an overlap out of range.
     """
     _check_picture(picture)
-    if not 0 <= overlap < tile:
-        raise ValueError(f"overlap must lie in 0..tile-1 = 0..{tile - 1}, not {overlap}")
+    tile, batch = whole_number("tile", tile, 1, 4096), whole_number("batch", batch)
+    overlap = whole_number("overlap", overlap, 0, tile - 1)
     sigma = estimate_sigma(picture) if sigma is None else sigma
     t = sigma_to_t(denoiser.schedule, sigma)
     if t == 0:

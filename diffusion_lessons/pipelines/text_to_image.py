@@ -1,6 +1,9 @@
 """From a prompt to pictures: tokenise, encode the text, run the sampling loop in batches."""
 
+import numbers
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +16,59 @@ from diffusion_lessons.checks import check_labels, need
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.models.text import Tokenizer, normalize
+from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.samplers import PerSampleNoise, SamplerSettings
 
-DEFAULT = SamplerSettings()
+DEFAULT, IN_MEMORY = SamplerSettings(), 10_000
+
+
+def sample_images(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int, ...] | list[int],
+                  **how: Any) -> Tensor:
+    """Sample one picture for each label or each row of tokens; see `sample_batches`.
+
+    ->  (N, C, H, W) float in [-1, 1] on the CPU
+    """
+    return torch.cat(list(sample_batches(denoiser, condition, shape, **how)))
 
 
 @torch.no_grad()
-def sample_images(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int, ...] | list[int], *, w: float = 1.0,
-                  sampler: SamplerSettings = DEFAULT, seed: int = 0, batch: int = 100, clamp: bool = True,
-                  progress: bool = False) -> Tensor:
-    """Sample one picture for each label or each row of tokens.
+def sample_batches(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int, ...] | list[int], *, w: float = 1.0,
+                   sampler: SamplerSettings = DEFAULT, seed: int = 0, batch: int = 100, clamp: bool = True,
+                   progress: bool = False) -> Iterator[Tensor]:
+    """Sample one picture for each label or each row of tokens, a batch at a time, so that memory stays bounded.
 
     condition: (N,) labels, (N, L) tokens, or an integer N for N unconditional pictures;  shape: (C, H, W) of a picture
     w: the guidance scale;  sampler: method, number of steps, eta, and whether to clip x0_hat to [-1, 1] at every step
     clamp: also clamp the result to [-1, 1];  progress: show a bar of all steps, with the time left
-    ->  (N, C, H, W) float in [-1, 1] on the CPU. Picture i depends on (seed, i) and its condition, not on the batch.
-    Raises ValueError when the network does not know the labels or tokens, or has a different number of channels.
+    ->  (batch, C, H, W) float in [-1, 1] on the CPU, N in all. Picture i depends on (seed, i) and its condition, not on
+    the batch.
+    Raises ValueError when the network does not know the labels or tokens, or has a different number of channels, and
+    for numbers out of range (see `parameters`).
     """
-    if not isinstance(condition, int):
+    w, seed, batch = real_number("guidance", w), whole_number("seed", seed), whole_number("batch", batch)
+    sampler = checked(sampler)
+    if isinstance(condition, numbers.Integral):
+        condition = count = whole_number("count", condition)
+    else:
         condition = check_labels(condition, net=getattr(denoiser, "net", None))
-    count = condition if isinstance(condition, int) else len(condition)
-    if count < 1:
-        raise ValueError(f"sample at least one picture, not {count}")
-    device, pictures = next(denoiser.parameters()).device, []
+        count = whole_number("count", len(condition))
+    device = next(denoiser.parameters()).device
     with tqdm(total=sampler.steps * -(-count // batch), desc="sampling", unit="step", disable=not progress,
               leave=False) as bar:
         for first in range(0, count, batch):
             noise = PerSampleNoise(seed, min(batch, count - first), first)
             guided: Any = denoiser
-            if not isinstance(condition, int):
+            if isinstance(condition, Tensor):
                 guided = CFGDenoiser(denoiser, _encode(denoiser, condition[first:first + batch].to(device)), w)
             loop = sampler.loop(guided, noise(shape).to(device), denoiser.schedule, noise)
             for _ in loop:
                 bar.update()
-            pictures.append(loop.x_t.cpu())
-    x = torch.cat(pictures)
-    return x.clamp(-1, 1) if clamp else x
+            yield loop.x_t.cpu().clamp(-1, 1) if clamp else loop.x_t.cpu()
+
+
+def checked(sampler: SamplerSettings) -> SamplerSettings:
+    """The settings with their numbers checked. Raises ValueError."""
+    return replace(sampler, steps=whole_number("steps", sampler.steps), eta=real_number("eta", sampler.eta))
 
 
 def _encode(denoiser, y):
@@ -85,21 +105,29 @@ def default_model(prompt: object) -> str:
     return "digits" if re.fullmatch(r"\s*[0-9]\s*", str(prompt)) else "critters"
 
 
-def generate(prompt: object, *, model: str | Path | None = None, count: int = 4, seed: int = 0,
-             w: float | None = None, sampler: SamplerSettings = DEFAULT, batch: int = 100,
-             progress: bool = False) -> Tensor:
-    """Pictures of a prompt as a tensor; `diffusion_lessons.generate` returns them as images.
+def generate(prompt: object, *, count: int = 4, **how: Any) -> Tensor:
+    """Pictures of a prompt as a tensor; `diffusion_lessons.generate` returns them as images; see `generate_batches`.
 
-    w: the guidance scale, the one on the model's card if left out;  the rest as in `sample_images`
-    -> (count, C, H, W) float in [-1, 1]
+    count: up to 10,000, as all are held in memory  -> (count, C, H, W) float in [-1, 1]
     """
-    model = model or default_model(prompt)
+    count = whole_number("count", count, 1, IN_MEMORY)
+    return torch.cat(list(generate_batches(prompt, count=count, **how)))
+
+
+def generate_batches(prompt: object, *, model: str | Path | None = None, count: int = 4, seed: int = 0,
+                     w: float | None = None, sampler: SamplerSettings = DEFAULT, batch: int = 100,
+                     progress: bool = False) -> Iterator[Tensor]:
+    """Pictures of a prompt, a batch at a time. What is wrong is said at the call, before anything is sampled.
+
+    w: the guidance scale, the one on the model's card if left out;  the rest as in `sample_batches`
+    -> (batch, C, H, W) float in [-1, 1], `count` in all
+    """
+    count, seed, batch = (whole_number(name, value) for name, value in
+                          (("count", count), ("seed", seed), ("batch", batch)))
+    sampler, model = checked(sampler), model or default_model(prompt)
     card, condition = weights.card(model), encode_prompt(model, prompt)
-    if count < 1:
-        raise ValueError(f"count must be 1 or more, not {count}")
     (shape,) = need(card, model, "picture")
-    if w is None:
-        (w,) = need(card, model, "w")
+    w = need(card, model, "w")[0] if w is None else real_number("guidance", w)
     denoiser = weights.load_model(model, runtime.device())
-    return sample_images(denoiser, condition.expand(count, *condition.shape), shape, w=w, sampler=sampler, seed=seed,
-                         batch=batch, progress=progress)
+    return sample_batches(denoiser, condition.expand(count, *condition.shape), shape, w=w, sampler=sampler, seed=seed,
+                          batch=batch, progress=progress)
