@@ -14,11 +14,26 @@ settings.load_profile("course")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Slow tests first, for each of two workers: they get a half of the tests each, and steal from each other."""
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    rest = [item for item in items if not item.get_closest_marker("slow")]
-    cut = max(0, len(items) // 2 - len(slow[::2]))
-    items[:] = slow[::2] + rest[:cut] + slow[1::2] + rest[cut:]
+    """Each worker begins with its share of the slow tests, the longest first, so that none is left for the end.
+
+    xdist hands the first of n workers the first 1/n of the tests, the second the first 1/(n - 1) of the rest, and so on.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    sizes = [(len(items) + k) // workers for k in range(workers)]
+    shares = [[] for _ in range(workers)]
+    for item in sorted(items, key=seconds, reverse=True):
+        free = [k for k in range(workers) if len(shares[k]) < sizes[k]]
+        if seconds(item):
+            shares[min(free, key=lambda k: sum(map(seconds, shares[k])))].append(item)
+        else:
+            shares[free[0]].append(item)
+    items[:] = [item for share in shares for item in share]
+
+
+def seconds(item):
+    """How long a slow test takes, about: 0 for any other."""
+    slow = item.get_closest_marker("slow")
+    return slow.kwargs.get("seconds", 20) if slow else 0
 
 
 @pytest.fixture(autouse=True)

@@ -119,14 +119,15 @@ def test_the_discriminator_learns_the_log_of_the_ratio():
     """The best D says log p_data(x) - log p_G(x)  (Goodfellow et al. 2014, prop. 1); for two Gaussians a line."""
     torch.manual_seed(0)
     shift = torch.tensor([1.0, -0.5])
-    trainer = GanTrainer(Shift(shift.tolist()), PointDiscriminator(64, minibatch_std=False), torch.randn(50_000, 2),
-                         steps=1500, batch=512, lr_g=0.0, lr_d=1e-3)
-    run(trainer)
+    trainer = GanTrainer(Shift(shift.tolist()), PointDiscriminator(width=32, minibatch_std=False),
+                         torch.randn(50_000, 2), steps=500, batch=512, lr_d=1e-3)
+    for k in range(trainer.steps):                               # D alone
+        trainer.discriminator_step(*batch_of(trainer, k)[:2])
     x = torch.randn(2000, 2)
     with torch.no_grad():
         says = trainer.discriminator(x)
     right = -x @ shift + shift.square().sum() / 2
-    assert (says - right).square().mean().sqrt() < 0.25          # the right answers have a spread of 1.1
+    assert (says - right).square().mean().sqrt() < 0.25          # 0.09 to 0.11 in three seeds
     assert right.std() > 1
 
 

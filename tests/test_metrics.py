@@ -30,8 +30,11 @@ class MeanClassifier:
     def features(self, x):
         return x.flatten(1)
 
+    def head(self, features):
+        return -(features[:, :1] - torch.arange(3)) ** 2
+
     def __call__(self, x):
-        return -(x[:, 0, 0, :1] - torch.arange(3)) ** 2
+        return self.head(self.features(x))
 
 
 # ---- accuracy

@@ -1,12 +1,14 @@
 """Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
 
 import ast
+import json
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from diffusion_lessons.classroom import minutes
 from diffusion_lessons.classroom.colab import FIRST_CELL
 from diffusion_lessons.exercises import notebook_of
 from diffusion_lessons.grading.notebook import as_python
@@ -19,6 +21,7 @@ import solutions  # noqa: E402
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 LONGEST_CELL = 15
+SECONDS = json.loads(minutes.FILE.read_text())["seconds"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -110,8 +113,9 @@ def test_no_guess_is_left_in_a_variable_that_nobody_looks_at(path):
         assert '"?"' not in cell.source, f"cell {i} asks for a guess without predict: {cell.source[:60]!r}"
 
 
-@pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow(seconds=SECONDS.get(path.stem.split("_")[0], 100)))
+    for path in NOTEBOOKS])
 def test_runs_its_exercises_can_be_solved_and_its_widgets_move(path, capsys):
     """The one run of a lesson that all tests share: the browser's, the slides and the solutions take its copy."""
     report, ids, wrong = solutions.run(path)

