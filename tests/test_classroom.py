@@ -31,6 +31,7 @@ from diffusion_lessons.classroom import (
     denoise_slider,
     film_strip,
     heat_table,
+    latent_lab,
     loop_player,
     points,
     prompt_lab,
@@ -424,6 +425,33 @@ def reader():
     denoiser, passes = small_widgets.reader(), []
     denoiser.register_forward_hook(lambda *_: passes.append(1))
     return denoiser, passes
+
+
+def test_the_latent_lab_follows_the_loop():
+    pipeline, passes = small_widgets.latent_pipeline(), []
+    pipeline.unet.register_forward_hook(lambda *_: passes.append(1))
+    widget = latent_lab(pipeline, "a frog", w=3.0, steps=4)
+    latents, estimate, result = parts(widget, Picture)
+    (prompt, away), (strength,) = parts(widget, ipywidgets.Text), parts(widget, ipywidgets.FloatSlider)
+    seed, steps, position = parts(widget, ipywidgets.IntSlider)
+    assert (position.value, position.max) == (4, 4)
+    assert estimate.png == result.png == picture_bytes(pipeline("a frog", guidance_scale=3.0, steps=4))
+    drawn, end = len(passes), result.png
+    assert drawn == 2 * 4                        # four steps, and the same for the comparison
+    taken = list(pipeline.sample("a frog", guidance_scale=3.0, steps=4))
+    passes.clear()
+    position.value = 2                           # no new pass: the loop is kept
+    assert not passes
+    assert result.png == end
+    assert estimate.png == picture_bytes(pipeline.decode(taken[1].x0_hat)) != end
+    assert latents.png == picture_bytes(taken[1].x_t[0, :, None] / 3)
+    seen = {result.png}
+    for mover, value in ((prompt, "an owl"), (away, "a cat"), (strength, 8.0), (seed, 3), (steps, 2)):
+        mover.value = value
+        seen.add(result.png)
+    assert len(seen) == 6
+    assert (position.value, position.max) == (2, 2)
+    assert result.png == picture_bytes(pipeline("an owl", negative="a cat", guidance_scale=8.0, seed=3, steps=2))
 
 
 def test_the_prompt_lab_shows_the_picture_of_its_prompt(reader):

@@ -6,8 +6,10 @@ import socket
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from safetensors.torch import save_file
 
 from diffusion_lessons.forward import Prediction
+from diffusion_lessons.models.stable_diffusion.clip import CLIP
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
 from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import EOS, Tokenizer, train_bpe
@@ -19,7 +21,9 @@ from diffusion_lessons.pipelines.published import (
     SHIPPED,
     export_pipeline,
     is_complete,
+    load_clip,
     load_stable_diffusion,
+    save_picture_encoder,
     wanted_files,
 )
 from diffusion_lessons.samplers import run
@@ -234,6 +238,22 @@ def test_export_and_load_is_the_same_pipeline(pipeline, tmp_path):
 
 
 # ---- what is not there, and what is refused
+
+
+def test_clip_comes_back_whole_from_the_folder_and_from_no_other(pipeline, g, tmp_path):
+    export_pipeline(pipeline, tmp_path, torch.float32)
+    with pytest.raises(FileNotFoundError, match="picture_encoder"):
+        load_clip(tmp_path, "cpu")
+    torch.manual_seed(5)
+    clip = CLIP(pipeline.text_encoder.config, widths=(32, 64, 128, 192)).eval()
+    clip.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
+    save_picture_encoder(clip, tmp_path, torch.float32)
+    x, tokens = torch.rand(2, 3, 64, 64, generator=g) * 2 - 1, pipeline.tokenizer(["a frog", "an owl", "snow"])
+    with torch.no_grad():
+        torch.testing.assert_close(load_clip(tmp_path, "cpu").similarity(x, tokens), clip.similarity(x, tokens))
+    save_file({"picture_projection.bias": torch.zeros(3)}, tmp_path / published.PICTURE_ENCODER)
+    with pytest.raises(ValueError, match="does not fit this CLIP"):
+        load_clip(tmp_path, "cpu")
 
 
 def test_folders_that_are_no_stable_diffusion_are_refused(pipeline, tmp_path):

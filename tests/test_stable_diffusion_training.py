@@ -1,5 +1,6 @@
 """Training the miniature's parts: the losses written out, the trainer that resumes, what they learn at once."""
 
+import itertools
 import math
 
 import pytest
@@ -172,6 +173,17 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(tokenizer, tmp_path):
         assert [step.loss for step in second] == losses[3:]
         for a, b in zip(whole.ema.parameters(), second.ema.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_with_a_constant_rate_a_longer_run_begins_like_a_shorter_one(tokenizer):
+    def losses(steps, schedule):
+        torch.manual_seed(0)
+        trainer = LossTrainer(VAE(**SMALL_VAE), vae_step, critter_pictures, steps=steps, batch=2, lr=1e-3,
+                              lr_schedule=schedule, seed=1)
+        return [step.loss for step in itertools.islice(trainer, 12)]
+
+    assert losses(2000, "constant") == losses(3000, "constant")
+    assert losses(14, "constant") != losses(14, "cosine")
 
 
 def test_a_checkpoint_of_another_run_is_refused(tokenizer, tmp_path):

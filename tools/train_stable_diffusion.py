@@ -3,19 +3,23 @@
     python tools/train_stable_diffusion.py vae       first
     python tools/train_stable_diffusion.py clip      beside it
     python tools/train_stable_diffusion.py unet      when both are done
-    python tools/train_stable_diffusion.py export    puts the parts together into FOLDER/stable_diffusion_critters
+    python tools/train_stable_diffusion.py export    puts the parts together into FOLDER/stable_diffusion_critters,
+                                                     measures them and writes the figures into its card.json
 
 Checkpoints go to build/checkpoints (--out) every 200 steps; each prints the loss and what fresh scenes say.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
-from diffusion_lessons import runtime
+from diffusion_lessons import runtime, weights
 from diffusion_lessons.datasets import critters, to_float
+from diffusion_lessons.evaluation.metrics import attribute_accuracy
 from diffusion_lessons.evaluation.prompt_following import combinations, prompts_for, sample_rows
 from diffusion_lessons.models.stable_diffusion.clip import CLIP, retrieval_accuracy
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
@@ -23,8 +27,13 @@ from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.pipelines.latent import LatentPipeline
 from diffusion_lessons.pipelines.photo import psnr
-from diffusion_lessons.pipelines.published import export_pipeline
-from diffusion_lessons.training.base import load_checkpoint, run
+from diffusion_lessons.pipelines.published import (
+    export_pipeline,
+    load_clip,
+    load_stable_diffusion,
+    save_picture_encoder,
+)
+from diffusion_lessons.training.base import load_checkpoint, read_checkpoint, run
 from diffusion_lessons.training.latent import (
     SCHEDULER_CONFIG,
     SIZE,
@@ -45,12 +54,14 @@ from diffusion_lessons.training.latent import (
 )
 
 RECIPES = {
-    "vae": dict(steps=20_000, batch=8, lr=1e-3, seed=71),
-    "clip": dict(steps=6_000, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
-    "unet": dict(steps=30_000, batch=64, lr=1e-3, seed=73, ema_decay=0.9995),
+    "vae": dict(steps=2_400, batch=8, lr=2e-3, seed=71),
+    "clip": dict(steps=1_200, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
+    "unet": dict(steps=20_000, batch=32, lr=1e-3, lr_schedule="constant", seed=73, ema_decay=0.9995),
 }
 SCENES, SCENES_SEED, DROP = 100_000, 74, 0.1    # what the U-Net learns from, and the share of captions hidden
 FRESH = 9_999    # the seed of the scenes on which progress is measured
+SCALES, CHOOSING = (2.0, 3.0, 4.0, 5.0, 7.5), 200    # the guidance scales to choose from, and how many prompts decide
+METHOD, STEPS = "ddim", 50
 
 
 def path_of(part, out):
@@ -93,6 +104,11 @@ def latents_of(out, device):
     return torch.load(path, weights_only=True)
 
 
+def fresh_scenes(attributes, seed):
+    """Scenes of 64x64 pixels with these attributes, everything else random.  (N, 4) -> (N, 3, 64, 64)"""
+    return to_float(critters.render(critters.with_variation(attributes, torch.Generator().manual_seed(seed)), SIZE))
+
+
 @torch.no_grad()
 def reconstruction(vae, out, device, count=64):
     """How well fresh scenes come back through the latents' means, in dB: the mean of their PSNR."""
@@ -101,12 +117,14 @@ def reconstruction(vae, out, device, count=64):
     return sum(map(psnr, x_hat, x)) / count
 
 
-def retrieval(clip, out, device, count=64):
+def retrieval(clip, out, device, count=64, sets=1):
     """Of 64 fresh scenes with different attributes: how often the right full caption is first among 64."""
-    attributes = sample_rows(combinations(), count, FRESH)
-    scenes = critters.with_variation(attributes, torch.Generator().manual_seed(FRESH))
-    tokens = critter_tokenizer()(prompts_for(attributes, FRESH))
-    return retrieval_accuracy(clip, to_float(critters.render(scenes, SIZE)).to(device), tokens.to(device))
+    right = 0.0
+    for seed in range(FRESH, FRESH + sets):
+        attributes = sample_rows(combinations(), count, seed)
+        tokens = critter_tokenizer()(prompts_for(attributes, seed)).to(device)
+        right += retrieval_accuracy(clip, fresh_scenes(attributes, seed).to(device), tokens) / sets
+    return right
 
 
 @torch.no_grad()
@@ -122,14 +140,57 @@ def fresh_loss(unet, out, device, count=256):
 MEASURES = {"vae": ("PSNR dB", reconstruction), "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
 
 
+def accuracy(x, attributes, name="critters_classifier"):
+    """How often a classifier of lesson 05 finds the attributes in pictures of 64x64, brought to its 32x32."""
+    return attribute_accuracy(weights.load_model(name), F.avg_pool2d(x.cpu(), SIZE // 32), attributes)
+
+
+def follows_prompts(pipeline, rows, count, w, seed, batch=50):
+    """How often pictures have the attributes in their prompts.  -> (figures, attributes, pictures)"""
+    attributes = sample_rows(rows, count, seed)
+    prompts = prompts_for(attributes, seed)
+    x = torch.cat([pipeline(prompts[i:i + batch], guidance_scale=w, steps=STEPS, method=METHOD, seed=seed + i).cpu()
+                   for i in range(0, count, batch)])
+    figures = {"count": count, **accuracy(x, attributes)}
+    figures["second"] = {name: share for name, share in accuracy(x, attributes, "critters_second").items()
+                         if "lower" not in name}
+    return figures, attributes, x
+
+
+def measured(folder, steps, count=1000):
+    """All figures of an exported pipeline. The guidance scale is chosen on other prompts than the 1,000."""
+    pipeline = load_stable_diffusion(folder)
+    device, attributes = pipeline.device, sample_rows(combinations(), count, FRESH)
+    x = fresh_scenes(attributes, FRESH)
+    x_hat = torch.cat([pipeline.decode(pipeline.encode(part.to(device))).cpu() for part in x.split(50)])
+    figures = {"vae": {"psnr": sum(map(psnr, x_hat, x)) / count, "originals": accuracy(x, attributes)["all"],
+                       "reconstructions": accuracy(x_hat, attributes)["all"]},
+               "clip": {"right_of_64": retrieval(load_clip(folder, device), None, device, sets=16)}}
+    tried = {w: follows_prompts(pipeline, combinations(), CHOOSING, w, seed=FRESH + 1)[0]["all"] for w in SCALES}
+    print("all four right at w:", tried, flush=True)
+    w = max(tried, key=tried.get)
+    seen, _, _ = follows_prompts(pipeline, combinations(), count, w, seed=0)
+    held_out, rows, x = follows_prompts(pipeline, combinations(held_out=True), count, w, seed=0)
+    stilts = (rows[:, 0] == critters.SUBJECTS.index("frog")) & (rows[:, 2] == critters.PROPS.index("stilts"))
+    frogs = {"count": int(stilts.sum()), **accuracy(x[stilts], rows[stilts])}
+    return {"steps": steps, "w": w, "chosen_from": tried, "sampler": {"method": METHOD, "steps": STEPS}, **figures,
+            "seen": seen, "held_out": held_out, "frogs_on_stilts": frogs}
+
+
 def export(out, device):
-    """The pipeline of the three trained parts, written in the published layout."""
+    """The pipeline of the three trained parts in the published layout, with its figures in card.json."""
     tokenizer, (_, scale) = critter_tokenizer(), latents_of(out, device)
-    vae = VAE(**VAE_CONFIG, scaling_factor=scale)
+    vae, clip = VAE(**VAE_CONFIG, scaling_factor=scale), trained("clip", out, device)
     vae.load_state_dict(trained("vae", out, device).state_dict())
-    pipeline = LatentPipeline(tokenizer, trained("clip", out, device).text_encoder, trained("unet", out, device), vae,
-                              Scheduler.from_config(SCHEDULER_CONFIG))
-    print(export_pipeline(pipeline, out / "stable_diffusion_critters"))
+    unet, steps = trained("unet", out, device), read_checkpoint(path_of("unet", out))["step"]
+    pipeline = LatentPipeline(tokenizer, clip.text_encoder, unet, vae, Scheduler.from_config(SCHEDULER_CONFIG))
+    folder = export_pipeline(pipeline, out / "stable_diffusion_critters")
+    save_picture_encoder(clip, folder)
+    card = {"data": f"critters of 64x64 pixels; {SCENES:,} captioned scenes for the U-Net, seed {SCENES_SEED}",
+            "recipes": RECIPES, "dropped_captions": DROP, "command": "python tools/train_stable_diffusion.py",
+            "figures": measured(folder, steps)}
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    print(json.dumps(card["figures"], indent=2))
 
 
 def main():

@@ -22,6 +22,7 @@ from diffusion_lessons.classroom.style import (
 from diffusion_lessons.classroom.widgets import (
     brush,
     denoise_slider,
+    latent_lab,
     loop_player,
     prompt_lab,
     sampler_bench,
@@ -31,6 +32,7 @@ from diffusion_lessons.classroom.widgets import (
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALETTE", "PURPLE", "SKY", "VERMILLION", "YELLOW",
-    "animate", "bars", "brush", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "loop_player",
-    "points", "prompt_lab", "sampler_bench", "schedule_explorer", "show_pictures", "use_style", "walk_slider",
+    "animate", "bars", "brush", "curve", "curves", "denoise_slider", "film_strip", "heat_table", "latent_lab",
+    "loop_player", "points", "prompt_lab", "sampler_bench", "schedule_explorer", "show_pictures", "use_style",
+    "walk_slider",
 ]

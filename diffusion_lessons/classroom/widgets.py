@@ -25,6 +25,7 @@ from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.images import as_rgb, grid, html_image, png
 from diffusion_lessons.models.gan import latent_sphere
 from diffusion_lessons.models.text import Tokenizer, attention_maps
+from diffusion_lessons.pipelines.latent import LatentPipeline
 from diffusion_lessons.samplers import PerSampleNoise, SamplingLoop, Step, run, sample, timesteps
 from diffusion_lessons.schedules import Schedule, make_schedule
 
@@ -353,6 +354,45 @@ def prompt_lab(denoiser: Any, tokenizer: Tokenizer, w: float = 4.0, steps: int =
     row = widgets.HBox(list(menus.values()), layout=widgets.Layout(flex_flow="row wrap"))
     pictures = {"the picture": picture, "where it looked": attention}
     return _assemble([prompt, negative, scale, number, length, word], pictures, text, update, slow=True, beside=[row])
+
+
+def latent_lab(pipeline: LatentPipeline, prompt: str = "", w: float = 4.0, steps: int = 20,
+               seed: int = 0) -> widgets.Widget:
+    """Write a prompt for Stable Diffusion and follow the loop: at any step, the latents and the decoded estimate.
+
+    pipeline: what it is drawn with;  prompt, w, steps, seed: to start with; few steps are quick
+    """
+    wide = widgets.Layout(width="620px")
+    text_field, negative = (widgets.Text(value=value, description=name, layout=wide, continuous_update=False,
+                                         placeholder="nothing")
+                            for name, value in (("prompt", prompt), ("not this", "")))
+    scale, number = _slider("w", 1.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
+    length, position = _slider("steps", 2, 50, steps), _slider("look at step", 1, steps, steps)
+    latents, estimate, result, text = Picture(), Picture(), Picture(), widgets.HTML()
+    cache: dict = {}
+
+    def draw(prompt, negative, w, seed, steps):
+        taken = list(pipeline.sample(prompt, negative=negative, guidance_scale=w, seed=seed, steps=steps))
+        return taken, pipeline.decode(torch.cat([step.x0_hat for step in taken])).cpu()
+
+    def update():
+        settings = text_field.value, negative.value, scale.value, number.value, length.value
+        taken, decoded = _cached(cache, settings, lambda: draw(*settings))
+        if position.max != len(taken):
+            position.max = len(taken)
+        k = min(position.value, len(taken))
+        step = taken[k - 1]
+        here = (f"step {k} of {len(taken)} for {text_field.value or 'nothing'!r} (not this: "
+                f"{negative.value or 'nothing'!r}; w = {scale.value:g}, seed {number.value})")
+        latents.show(picture_bytes(step.x_t.cpu().transpose(0, 1) / 3),
+                     f"the {step.x_t.shape[1]} channels of the latents x_t before {here}")
+        estimate.show(picture_bytes(decoded[k - 1:k]), f"the estimate of the picture, decoded, at {here}")
+        result.show(picture_bytes(decoded[-1:]), f"the picture at the end of {len(taken)} steps of {here}")
+        text.value = large(f"step <b>{k}</b> of {len(taken)}: t = <b>{step.t}</b>")
+
+    pictures = {"latents x_t": latents, "decoded estimate": estimate, "the result": result}
+    controls = [text_field, negative, scale, number, length, position]
+    return _assemble(controls, pictures, text, update, slow=True)
 
 
 def _assemble(controls: Sequence[widgets.Widget], pictures: Mapping[str, Picture], text: widgets.HTML,

@@ -1,6 +1,8 @@
 """Stable Diffusion from a folder or from the hub, and out to a folder that `diffusers` loads: the published layout.
 
     model_index.json   unet/   vae/   text_encoder/   tokenizer/   scheduler/
+
+The miniature also has picture_encoder/, the other half of its CLIP, which drawing does not need, and a card.json.
 """
 
 import json
@@ -9,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import runtime
 from diffusion_lessons.models.stable_diffusion.checkpoint import load_model, save_model, weights_file
+from diffusion_lessons.models.stable_diffusion.clip import CLIP
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
 from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import Tokenizer
@@ -20,6 +24,7 @@ from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.pipelines.latent import LatentPipeline
 
 SHIPPED = {"critters": Path(__file__).parents[1] / "pretrained" / "stable_diffusion_critters"}
+PICTURE_ENCODER = Path("picture_encoder", "model.safetensors")
 MODELS = {"unet": (UNet, "diffusers", "UNet2DConditionModel"), "vae": (VAE, "diffusers", "AutoencoderKL"),
           "text_encoder": (TextEncoder, "transformers", "CLIPTextModel")}
 SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
@@ -67,6 +72,30 @@ def export_pipeline(pipeline: LatentPipeline, folder: str | Path, dtype: torch.d
              "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", config["_class_name"]]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     return folder
+
+
+def load_clip(name_or_folder: str | Path = "critters", device: str | torch.device | None = None) -> CLIP:
+    """The CLIP whose text encoder the miniature has: it compares pictures with texts.
+
+    Raises FileNotFoundError where the folder has no picture encoder, as published ones have not.
+    """
+    folder = find_folder(name_or_folder)
+    if not (folder / PICTURE_ENCODER).exists():
+        raise FileNotFoundError(f"{folder / PICTURE_ENCODER} is missing: only the miniature has its picture encoder")
+    clip = CLIP(read_json(folder / "text_encoder" / "config.json"))
+    clip.text_encoder.load_state_dict(load_model(TextEncoder, folder / "text_encoder").state_dict())
+    rest = clip.load_state_dict(load_file(folder / PICTURE_ENCODER), strict=False)
+    if rest.unexpected_keys or any(not name.startswith("text_encoder.") for name in rest.missing_keys):
+        raise ValueError(f"{folder / PICTURE_ENCODER} does not fit this CLIP: {rest}")
+    return clip.to(device or runtime.device()).eval().requires_grad_(False)
+
+
+def save_picture_encoder(clip: CLIP, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write what a CLIP has beside its text encoder, as `load_clip` reads it."""
+    path = Path(folder) / PICTURE_ENCODER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: x.detach().to("cpu", dtype).contiguous() for name, x in clip.state_dict().items()
+               if not name.startswith("text_encoder.")}, path)
 
 
 def find_folder(name_or_folder: str | Path) -> Path:

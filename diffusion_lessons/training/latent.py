@@ -22,7 +22,7 @@ TOKENS = 32    # in a row, BOS and EOS included; captions have up to 16 words
 CAPTIONS, MERGES = 20_000, 200    # what the byte-pair vocabulary is trained on, and how many pairs it merges
 
 VAE_CONFIG = dict(
-    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=[24, 48, 96], layers_per_block=1,
+    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=[16, 32, 64], layers_per_block=1,
     norm_num_groups=8, act_fn="silu", sample_size=SIZE, force_upcast=False,
     down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
 )  # fmt: skip
@@ -31,8 +31,8 @@ TEXT_CONFIG = dict(
     max_position_embeddings=TOKENS, projection_dim=128, model_type="clip_text_model", architectures=["CLIPTextModel"],
 )  # fmt: skip
 UNET_CONFIG = dict(
-    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[48, 96, 192], layers_per_block=1,
-    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[1, 3, 6], use_linear_projection=True,
+    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[32, 96, 160], layers_per_block=1,
+    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[1, 3, 5], use_linear_projection=True,
     down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
 )  # fmt: skip
@@ -162,18 +162,20 @@ class LossTrainer(BaseTrainer):
 
     loss: called with (network, *what batches gives, a generator) -> a scalar
     batches: called with (seed, count) -> a tuple of tensors; each step has its own seed
+    lr_schedule: see `training.base.make_lr_scheduler`; "constant" where a run may be ended early or made longer
     `trainer.ema` has the exponential moving average of the weights: the network to use.
     Raises FloatingPointError when the loss is not finite; on the CPU the weights are then those of the step before.
     """
 
     def __init__(self, network: nn.Module, loss: Callable[..., Tensor],
                  batches: Callable[[int, int], tuple[Tensor, ...]], *, steps: int, batch: int, lr: float,
-                 ema_decay: float = 0.999, seed: int = 0, weight_decay: float = 0.0) -> None:
+                 lr_schedule: str = "cosine", ema_decay: float = 0.999, seed: int = 0,
+                 weight_decay: float = 0.0) -> None:
         super().__init__(network, steps=steps, seed=seed, ema_decay=ema_decay)
         self.network, self.loss, self.batches, self.batch = network, loss, batches, batch
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.lr_schedule, self.weight_decay = lr, lr_schedule, weight_decay
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-        self.lr_scheduler = make_lr_scheduler(self.optimizer, steps)
+        self.lr_scheduler = make_lr_scheduler(self.optimizer, steps, lr_schedule)
 
     def train_step(self) -> TrainStep:
         """Take one step and report on it."""
@@ -193,7 +195,8 @@ class LossTrainer(BaseTrainer):
 
     def hparams(self) -> dict[str, Any]:
         """The hyperparameters that a checkpoint must match."""
-        return {name: getattr(self, name) for name in ("steps", "batch", "lr", "ema_decay", "weight_decay", "seed")}
+        names = ("steps", "batch", "lr", "lr_schedule", "ema_decay", "weight_decay", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def state_parts(self) -> dict[str, Any]:
         """What a checkpoint saves."""
