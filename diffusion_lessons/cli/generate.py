@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -54,16 +55,18 @@ def run(options: argparse.Namespace) -> int:
 
     check_out(options.out)
     model = options.model or text_to_image.default_model(options.prompt)
-    batches = map(to_uint8, text_to_image.generate_batches(
+    drawn = text_to_image.generate_batches(
         options.prompt, model=model, count=options.count, seed=options.seed, w=options.w,
-        sampler=sampler(options, SamplerSettings()), batch=batch_size(), progress=True))
-    if options.out.suffix.lower() == ".npz":
-        y = text_to_image.encode_prompt(model, options.prompt).numpy()
-        save_arrays(options.out, batches, options.count, y)
-        where = f"{options.out}"
-    else:
-        sheets = save_sheets(options.out, batches, options.count)
-        where = f"{sheets[0]}" if len(sheets) == 1 else f"{len(sheets)} sheets, {sheets[0]} to {sheets[-1].name}"
+        sampler=sampler(options, SamplerSettings()), batch=batch_size(), progress=True)
+    with contextlib.closing(drawn):    # which takes the bar away, whatever happens
+        batches = map(to_uint8, drawn)
+        if options.out.suffix.lower() == ".npz":
+            y = text_to_image.encode_prompt(model, options.prompt).numpy()
+            save_arrays(options.out, batches, options.count, y)
+            paths = [options.out]
+        else:
+            paths = save_sheets(options.out, batches, options.count)
+    where = f"{paths[0]}" if len(paths) == 1 else f"{len(paths)} sheets, {paths[0]} to {paths[-1].name}"
     print(f"{options.count} pictures of {options.prompt!r} written to {where}")
     return 0
 

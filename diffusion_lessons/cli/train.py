@@ -180,6 +180,6 @@ def watch_training(trainer: BaseTrainer, checkpoint: Path, done: int) -> str:
         try:
             training.run(trainer, checkpoint, every=200, callback=callback)
         except KeyboardInterrupt as stop:
-            kept = f"{stop or 'stopped'}. The same command resumes from {checkpoint}"
+            kept = f"{str(stop) or 'stopped'}. The same command resumes from {checkpoint}"
             raise KeyboardInterrupt(kept) from stop
     return f", loss {torch.stack(recent).mean().item():.4f}" if recent else ""

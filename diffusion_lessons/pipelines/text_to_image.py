@@ -2,7 +2,7 @@
 
 import numbers
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def sample_images(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int,
 @torch.no_grad()
 def sample_batches(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int, ...] | list[int], *, w: float = 1.0,
                    sampler: SamplerSettings = DEFAULT, seed: int = 0, batch: int = 100, clamp: bool = True,
-                   progress: bool = False) -> Iterator[Tensor]:
+                   progress: bool = False) -> Generator[Tensor, None, None]:
     """Sample one picture for each label or each row of tokens, a batch at a time, so that memory stays bounded.
 
     condition: (N,) labels, (N, L) tokens, or an integer N for N unconditional pictures;  shape: (C, H, W) of a picture
@@ -116,7 +116,7 @@ def generate(prompt: object, *, count: int = 4, **how: Any) -> Tensor:
 
 def generate_batches(prompt: object, *, model: str | Path | None = None, count: int = 4, seed: int = 0,
                      w: float | None = None, sampler: SamplerSettings = DEFAULT, batch: int = 100,
-                     progress: bool = False) -> Iterator[Tensor]:
+                     progress: bool = False) -> Generator[Tensor, None, None]:
     """Pictures of a prompt, a batch at a time. What is wrong is said at the call, before anything is sampled.
 
     w: the guidance scale, the one on the model's card if left out;  the rest as in `sample_batches`
