@@ -21,7 +21,7 @@ import torch
 
 import diffusion_lessons
 from diffusion_lessons import grading
-from diffusion_lessons.__main__ import main
+from diffusion_lessons.cli import main
 from diffusion_lessons.exercises import EXERCISES, checking
 from diffusion_lessons.exercises.checking import check_attempt
 from diffusion_lessons.forward import Prediction

@@ -161,6 +161,7 @@ class Sandbox:
         self.hidden, self.memory = hidden, memory
         self.isolated = can_isolate() if isolated is None else isolated
         self.process: subprocess.Popen | None = None
+        self.folder: Folder | None = None
         self.busy, self.trains = False, False
         self.kept: list[Any] = []
 
@@ -172,13 +173,14 @@ class Sandbox:
 
     def start(self) -> None:
         """Start the worker. Raises OSError when it does not answer."""
-        self.folder, self.trains = Folder(), False
+        self.folder = folder = Folder()
+        self.trains = False
         command = [sys.executable, "-I", "-c", BOOT, text_of("wire.py"), text_of("worker.py")]
         if self.isolated:
-            command = namespace_command(self.folder.path, self.hidden, command)
+            command = namespace_command(folder.path, self.hidden, command)
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         self.process = subprocess.Popen(
-            guarded(command, PROCESSOR, self.memory), cwd=self.folder.path,
+            guarded(command, PROCESSOR, self.memory), cwd=folder.path,
             # Parts of torch ask for the user's name, and there is none in the namespace.
             env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LOGNAME": "learner"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -191,16 +193,17 @@ class Sandbox:
     def end(self, close: bool = True) -> None:
         """Stop the worker and, in a namespace, every process that it started."""
         process, self.process, self.busy = self.process, None, False
-        if process is None:
-            return
-        process.kill()
-        with contextlib.suppress(OSError, AttributeError):    # elsewhere: at least those that stayed in its session
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in pipes(process) if close else ():
-            with contextlib.suppress(OSError):
-                pipe.close()
-        self.folder.remove()
+        folder, self.folder = self.folder, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(OSError, AttributeError):    # elsewhere: at least those that stayed in its session
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for pipe in pipes(process) if close else ():
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if folder is not None:    # there is one without a process when a signal came while that was started
+            folder.remove()
 
     def load(self, code: dict[str, Any], seconds: float, trains: bool = False) -> dict[str, Any]:
         """Load the attempt, in a new worker if there is none, and return a description of it. Raises as `ask` does.
