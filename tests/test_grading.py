@@ -696,7 +696,7 @@ def test_the_attacks_left_nothing_behind(attacked):
     assert not list((attacked["place"] / "namespaces").iterdir())
     assert not [line for line in running if line.startswith(b"sleep\x0031415.%d" % os.getpid())]
     with open(attacked["place"] / "class" / "grades.csv", newline="", encoding="utf-8-sig") as file:
-        assert len(list(csv.reader(file))) == 2 + len(EXERCISES)
+        assert len(list(csv.reader(file))) == 2 + len(attacked["rows"])
 
 
 # ---------------------------------------------------------------- the parts

@@ -441,8 +441,8 @@ def test_a_signal_while_a_worker_is_started_leaves_no_folder(scratch, monkeypatc
     def stopped(*args, **options):
         raise SystemExit(143)
 
+    monkeypatch.setattr(subprocess, "Popen", stopped)
     with pytest.raises(SystemExit), Sandbox(isolated=False) as worker:
-        monkeypatch.setattr(subprocess, "Popen", stopped)
         worker.load({}, 1)
     assert not list(scratch.iterdir())
 
