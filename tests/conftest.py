@@ -16,7 +16,7 @@ settings.load_profile("course")
 def pytest_collection_modifyitems(items):
     """Each worker begins with its share of the slow tests, the longest first, so that none is left for the end.
 
-    xdist hands the first of n workers the first 1/n of the tests, the second the first 1/(n - 1) of the rest, and so on.
+    xdist hands the first of n workers the first 1/n of the tests, the second the first 1/(n - 1) of the others, ...
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     sizes = [(len(items) + k) // workers for k in range(workers)]

@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_scenes(count, seed):
 @pytest.mark.parametrize("name", ["critters_classifier", pytest.param("critters_second", marks=pytest.mark.long)])
 def test_the_classifiers_read_fresh_scenes(name):
     classifier = weights.load_model(name)
-    drawn = critters.sample_all_pairs(4000, seed=12345)
+    drawn = critters.sample_all_pairs(2000, seed=12345)
     with torch.no_grad():
         read = torch.cat([classifier.predict(part) for part in to_float(critters.render(drawn)).split(500)])
     right = read == drawn.attributes()
