@@ -257,7 +257,7 @@ def test_arrays_are_those_of_numpy(shape, y, tmp_path):
     assert (file["y"] == np.broadcast_to(y, (11, *y.shape))).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("out", ["many.npz", "many.png"])
 def test_many_pictures_take_no_more_memory_than_few(desk, small_weights, out):  # noqa: F811
     """4,000 pictures of the small network, in one step each: the peak memory of the process hardly rises."""
