@@ -45,7 +45,9 @@ def moves(widget):
     if isinstance(widget, (w.Tab, w.Accordion)):
         return [("selected_index", i) for i in [*range(len(widget.children)), widget.selected_index]]
     if hasattr(widget, "options") and widget.has_trait("index"):  # menus, radio and toggle buttons
-        return [("index", i) for i in [*range(len(widget.options)), widget.index]]
+        count = len(widget.options)
+        some = range(count) if count <= 4 else (0, count // 2, count - 1)
+        return [("index", i) for i in [*some, widget.index]]
     if isinstance(widget, (w.IntProgress, w.FloatProgress)):
         return []
     if isinstance(widget, (w.IntRangeSlider, w.FloatRangeSlider)):

@@ -292,7 +292,7 @@ def brush(denoiser: Any, schedule: Schedule, shape: Sequence[int], steps: int = 
     return _assemble([across, down, width, position, ink], pictures, text, update, slow=True)
 
 
-def prompt_lab(denoiser: Any, tokenizer: Tokenizer, w: float = 4.0, steps: int = 25, seed: int = 0) -> widgets.Widget:
+def prompt_lab(denoiser: Any, tokenizer: Tokenizer, w: float = 4.0, steps: int = 16, seed: int = 0) -> widgets.Widget:
     """Write a prompt (or build one from menus), set the guidance scale and a negative prompt, and see the picture.
 
     denoiser: a text-conditioned one;  tokenizer: its own;  w, steps, seed: to start with; few steps are quick
