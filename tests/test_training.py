@@ -391,7 +391,7 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(how, tmp_path, unin
         assert first.returncode != 0
         assert f"stopped after step {last}" in words
         assert half_way.step == last
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["run.previous.pt", "run.pt"]    # no lock, no scratch
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["run.previous.pt", "run.pt"]
     else:   # at most the steps since the last checkpoint are lost
         assert first.returncode == -signal.SIGKILL
         assert last - 4 <= half_way.step <= last
