@@ -3,6 +3,7 @@
     python tools/train_stable_diffusion.py vae       first
     python tools/train_stable_diffusion.py clip      beside it
     python tools/train_stable_diffusion.py unet      when both are done
+    python tools/train_stable_diffusion.py decoder   beside it: the VAE's decoder trained on, its encoder as it is
     python tools/train_stable_diffusion.py export    puts the parts together into FOLDER/stable_diffusion_critters,
                                                      measures them and writes the figures into its card.json
 
@@ -55,6 +56,7 @@ from diffusion_lessons.training.latent import (
 
 RECIPES = {
     "vae": dict(steps=2_400, batch=8, lr=2e-3, seed=71),
+    "decoder": dict(steps=8_000, batch=8, lr=1e-3, seed=75),
     "clip": dict(steps=1_200, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
     "unet": dict(steps=20_000, batch=32, lr=1e-3, lr_schedule="constant", seed=73, ema_decay=0.9995),
 }
@@ -74,6 +76,11 @@ def trainer_of(part, out, device, **recipe):
     torch.manual_seed(recipe["seed"])
     if part == "vae":
         return LossTrainer(VAE(**VAE_CONFIG).to(device), vae_step, critter_pictures, **recipe)
+    if part == "decoder":    # the latents stay as the U-Net knows them
+        vae = trained("vae", out, device)
+        for learning in (vae.decoder, vae.post_quant_conv):
+            learning.requires_grad_(True)
+        return LossTrainer(vae, vae_step, critter_pictures, **recipe)
     tokenizer = critter_tokenizer()
     if part == "clip":
         clip = CLIP(text_config(tokenizer)).to(device)
@@ -137,7 +144,8 @@ def fresh_loss(unet, out, device, count=256):
     return unet_step(scheduler, clip.text_encoder)(unet, latents, tokens, torch.Generator(device).manual_seed(0)).item()
 
 
-MEASURES = {"vae": ("PSNR dB", reconstruction), "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
+MEASURES = {"vae": ("PSNR dB", reconstruction), "decoder": ("PSNR dB", reconstruction),
+            "clip": ("right of 64", retrieval), "unet": ("fresh loss", fresh_loss)}
 
 
 def accuracy(x, attributes, name="critters_classifier"):
@@ -181,7 +189,7 @@ def export(out, device):
     """The pipeline of the three trained parts in the published layout, with its figures in card.json."""
     tokenizer, (_, scale) = critter_tokenizer(), latents_of(out, device)
     vae, clip = VAE(**VAE_CONFIG, scaling_factor=scale), trained("clip", out, device)
-    vae.load_state_dict(trained("vae", out, device).state_dict())
+    vae.load_state_dict(trained("decoder", out, device).state_dict())
     unet, steps = trained("unet", out, device), read_checkpoint(path_of("unet", out))["step"]
     pipeline = LatentPipeline(tokenizer, clip.text_encoder, unet, vae, Scheduler.from_config(SCHEDULER_CONFIG))
     folder = export_pipeline(pipeline, out / "stable_diffusion_critters")

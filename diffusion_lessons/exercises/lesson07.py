@@ -75,7 +75,7 @@ def sample_words(g, k):
 
 def occurrences(words, counts):
     """How often each pair of neighbours occurs: a Counter {(a, b): number}."""
-    pairs = Counter()
+    pairs: Counter = Counter()
     for word, count in zip(words, counts):
         for pair in pairwise(word):
             pairs[pair] += count
@@ -97,7 +97,7 @@ def across_words(words, counts):
 
 
 def most_frequent_tokens(words, counts):
-    tokens = Counter()
+    tokens: Counter = Counter()
     for word, count in zip(words, counts):
         for token in word:
             tokens[token] += count
@@ -112,11 +112,11 @@ def rarest(words, counts):
 
 
 def best_pair(words, counts):
-    pairs = Counter()
+    pairs: Counter = Counter()
     for word, count in zip(words, counts):
         for a, b in zip(word, word[1:]):
             pairs[a, b] += count
-    return max(pairs, key=pairs.get)
+    return max(pairs, key=lambda pair: pairs[pair])
 
 
 BPE = Exercise(

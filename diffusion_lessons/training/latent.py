@@ -31,8 +31,8 @@ TEXT_CONFIG = dict(
     max_position_embeddings=TOKENS, projection_dim=128, model_type="clip_text_model", architectures=["CLIPTextModel"],
 )  # fmt: skip
 UNET_CONFIG = dict(
-    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[32, 96, 160], layers_per_block=1,
-    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[1, 3, 5], use_linear_projection=True,
+    in_channels=4, out_channels=4, sample_size=SIZE // 4, block_out_channels=[32, 64, 128], layers_per_block=1,
+    norm_num_groups=8, cross_attention_dim=128, attention_head_dim=[1, 2, 4], use_linear_projection=True,
     down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
 )  # fmt: skip
