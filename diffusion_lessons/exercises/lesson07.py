@@ -112,7 +112,7 @@ def rarest(words, counts):
 
 
 def best_pair(words, counts):
-    pairs = {}
+    pairs: dict = {}
     for word, count in zip(words, counts):
         for pair in zip(word, word[1:]):
             pairs[pair] = pairs.get(pair, 0) + count
