@@ -112,10 +112,10 @@ def rarest(words, counts):
 
 
 def best_pair(words, counts):
-    pairs: Counter = Counter()
+    pairs: dict = {}
     for word, count in zip(words, counts):
-        for a, b in zip(word, word[1:]):
-            pairs[a, b] += count
+        for pair in zip(word, word[1:]):
+            pairs[pair] = pairs.get(pair, 0) + count
     return max(pairs, key=lambda pair: pairs[pair])
 
 
@@ -126,7 +126,7 @@ BPE = Exercise(
     remark="The package's function does it until it has learned as many merges as are wanted.",
     hints=["zip(word, word[1:]) gives the pairs of neighbours in a word.",
            "A pair occurs as often as its word does: add the word's count, not 1.",
-           "pairs = Counter(); pairs[a, b] += count for every pair of every word; max(pairs, key=pairs.get)"],
+           "pairs[pair] = pairs.get(pair, 0) + count for every pair of every word; then max(pairs, key=pairs.get)."],
     mistakes=[
         (in_most_words, "a pair counts as often as its word occurs in the text: add the word's count, not 1."),
         (across_words,
