@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import random
-import resource
 import shutil
 
 import pytest
@@ -17,6 +16,7 @@ from diffusion_lessons.training import load_checkpoint, run, save_checkpoint
 from diffusion_lessons.training.base import is_intact, previous_of
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
+resource = pytest.importorskip("resource", reason="Windows has no such limits")
 
 
 def advanced(steps, of=12):

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from diffusion_lessons import cli, weights
 from diffusion_lessons.cli import generate, main
 from diffusion_lessons.datasets.files import read_npz
 
+resource = pytest.importorskip("resource", reason="Windows has no such limits")
 needs_fifo = pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
 
 
