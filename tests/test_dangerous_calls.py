@@ -11,8 +11,8 @@ import pytest
 pytestmark = pytest.mark.faults
 PACKAGE = Path(__file__).resolve().parent.parent / "diffusion_lessons"
 
-CODE = {"eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "builtins.compile",
-        "importlib.import_module", "runpy", "code"}
+# To compile runs nothing.
+CODE = {"eval", "exec", "__import__", "builtins.eval", "builtins.exec", "importlib.import_module", "runpy", "code"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "pandas.read_pickle"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn",
           "IPython.get_ipython.system"}
@@ -24,10 +24,13 @@ KINDS = {"code": CODE, "pickle": PICKLES, "shell": SHELLS, "network": NETWORK}
 # {(file, function): what it may do, and does}
 MEANT = {
     ("datasets/files.py", "read_url"): {"network"},                     # a time and a size for each archive
+    ("datasets/files.py", "fetch"): {"network"},                        # torchvision only unpacks what read_url got
     ("datasets/files.py", "answers.ask"): {"network"},                  # reads no body
     ("pipelines/published.py", "download"): {"network"},                # room and size are checked first
-    # The learner's own code: in the sandbox's process, which holds nothing.
+    # The learner's own code, in the sandbox's process, which holds nothing.
     ("grading/worker.py", "Worker.load"): {"code"},
+    ("grading/worker.py", "Worker.run"): {"code"},
+    ("grading/worker.py", "Shell.run_line_magic"): {"code"},
 }
 
 
@@ -114,7 +117,8 @@ def test_only_where_it_is_meant():
     ("import subprocess as s\ns.Popen(x, shell=yes)", "shell"),
     ("import urllib.request\nurllib.request.urlopen(u)", "network"),
     ("from urllib.request import urlretrieve as get\nget(u)", "network"),
-    ("import urllib.request as r\nr.urlopen(u)", "network"), ("from urllib import request\nrequest.urlopen(u)", "network"),
+    ("import urllib.request as r\nr.urlopen(u)", "network"),
+    ("from urllib import request\nrequest.urlopen(u)", "network"),
     ("import requests\nrequests.get(u)", "network"), ("import socket\nsocket.create_connection(a)", "network"),
     ("import torch\ntorch.hub.load(a, b)", "network"),
     ("from torch.hub import load_state_dict_from_url\nload_state_dict_from_url(u)", "network"),
@@ -129,7 +133,8 @@ def test_each_kind_is_seen(source, kind):
 
 
 @pytest.mark.parametrize("source", [
-    "net.eval()", "import torch\ntorch.load(f, weights_only=True)", "import numpy as np\nnp.load(f, allow_pickle=False)",
+    "net.eval()", "import torch\ntorch.load(f, weights_only=True)",
+    "import numpy as np\nnp.load(f, allow_pickle=False)",
     "import ast\nast.literal_eval(x)", "import subprocess\nsubprocess.run([a])", "dataset(f, download=False)",
     "subprocess.run(a, shell=False)", "import re\nre.compile(x)"])
 def test_what_is_safe_is_left_alone(source):

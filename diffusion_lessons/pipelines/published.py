@@ -160,8 +160,8 @@ def check_room(name: str, gigabytes: float, cache: Path) -> None:
         cache = cache.parent
     free = shutil.disk_usage(cache).free / 1e9
     if free < gigabytes + 1:
-        raise ValueError(f"{name} has {gigabytes:.1f} GB, and on the disk of {cache} {free:.1f} GB are free: make room, or "
-                         "name another folder in the environment variable HF_HOME")
+        raise ValueError(f"{name} has {gigabytes:.1f} GB, and on the disk of {cache} {free:.1f} GB are free: make "
+                         "room, or name another folder in the environment variable HF_HOME")
 
 
 def is_complete(folder: str | Path) -> bool:
