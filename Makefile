@@ -4,6 +4,7 @@
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
+# make faults         break things on purpose: damaged files, full disks, kills, attacks (15 minutes at most)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
 # make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
@@ -23,7 +24,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions links bench clean
+.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -71,6 +72,9 @@ test-all: $(VENV)/.installed-browser
 
 test-everywhere: $(VENV)/.installed-test
 	"$(PY)" tools/everywhere.py $(ARGS)
+
+faults: $(VENV)/.installed-test
+	"$(PY)" tools/faults.py $(ARGS)
 
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)

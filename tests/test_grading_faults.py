@@ -29,6 +29,8 @@ from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
 from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import from_betas
 
+pytestmark = pytest.mark.faults
+
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 RIGHT = """def f(x0, t, eps, schedule):
     a = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)

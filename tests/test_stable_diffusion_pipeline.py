@@ -340,13 +340,15 @@ def test_a_model_that_is_too_large_or_does_not_fit_is_refused_before_it_is_fetch
 
 
 @pytest.mark.faults
-def test_odd_numbers_are_refused_before_anything_is_computed(pipeline, monkeypatch):
+def test_odd_numbers_are_refused_before_anything_is_computed(pipeline, monkeypatch, record_property):
     monkeypatch.setattr(LatentPipeline, "encode", lambda *_: pytest.fail("computed first"))
     monkeypatch.setattr(LatentPipeline, "encode_text", lambda *_: pytest.fail("computed first"))
     x, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     ways = {"sample": pipeline.sample, "img2img": lambda p, **how: pipeline.img2img(x, p, **{"strength": 0.5, **how}),
             "inpaint": lambda p, **how: next(pipeline.inpaint(x, mask, p, **how))}
-    for value in ("3", [3], 2.5, math.nan, math.inf, 2**64, -1, None, True, torch.ones(2)):
+    odd = "3", [3], 2.5, math.nan, math.inf, 2**64, -1, None, True, torch.ones(2)
+    record_property("cases", 9 * len(odd) - 1)    # 2.5 is a guidance scale, and no size is one
+    for value in odd:
         for way in ways.values():
             for name in ("steps", "seed"):
                 with pytest.raises(ValueError, match=f"{name} must be a whole number from "):
