@@ -105,14 +105,14 @@ def check_data() -> list[str]:
             found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
             if source:
                 found = f"there: {source}"
-        except (Unreadable, PermissionError) as error:
+        except PermissionError as error:    # the folder that it lies in cannot even be looked into
             found = "cannot be read: permission denied"
-            advice.append(str(error))
+            advice.append(str(Unreadable(error.filename or folder)))
         except ValueError as error:
-            found = "damaged"
+            found = "cannot be read: permission denied" if isinstance(error, Unreadable) else "damaged"
             advice.append(str(error))
         print(f"  {name:<12} {found}")
-    return advice
+    return list(dict.fromkeys(advice))
 
 
 def read_both_halves(folder: Path, file: str, shape: tuple[int, ...], dataset: str, subfolder: str) -> str | None:

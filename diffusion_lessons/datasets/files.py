@@ -78,13 +78,16 @@ def read_npz(path: Path, split: str, shape: tuple[int, ...]) -> LabeledImages:
 class Unreadable(ValueError):
     """A file or a folder is there, but its permissions keep it from being read."""
 
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{path} cannot be read: permission denied. It may well be intact: make it readable "
+                         f"(chmod -R u+rX {shlex.quote(str(path))}), or ask its owner to.")
+
 
 def check_readable(path: Path, inside: bool = True) -> None:
     """Raise Unreadable unless a file, or a folder and everything inside it, may be read."""
     for place in [path, *path.rglob("*")] if inside and path.is_dir() else [path]:
         if place.exists() and not os.access(place, os.R_OK | (os.X_OK if place.is_dir() else 0)):
-            raise Unreadable(f"{place} cannot be read: permission denied. It may well be intact: make it readable "
-                             f"(chmod -R u+rX {shlex.quote(str(place))}), or ask its owner to.")
+            raise Unreadable(place)
 
 
 def problem_with(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> str | None:
