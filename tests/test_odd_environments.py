@@ -184,5 +184,5 @@ def test_the_doctor_goes_on_when_a_folder_cannot_even_be_looked_into(desk, monke
         found, advice = doctor(capsys)
         assert cli.doctor.free_space(desk / "x") == "unknown (Permission denied)"
     assert found == "cannot be read: permission denied"
-    assert len(advice) == 2    # CIFAR-10, too
-    assert all("It may well be intact" in line for line in advice)
+    assert len(advice) == 1    # the same for CIFAR-10
+    assert "It may well be intact" in advice[0]
