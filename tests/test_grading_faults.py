@@ -23,11 +23,13 @@ import torch
 from diffusion_lessons import grading
 from diffusion_lessons.cli import main
 from diffusion_lessons.cli.grade import ending_in_order
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.grading import guard, notebook, reading, sandbox, wire
 from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
+from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import from_betas
+
+pytestmark = pytest.mark.faults
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 RIGHT = """def f(x0, t, eps, schedule):
