@@ -452,7 +452,7 @@ def test_a_signal_while_a_worker_is_started_leaves_no_folder(scratch, monkeypatc
 LOOP = "def f(x, *rest):\n    while True:\n        pass\n" + "".join(f"check('2.{k}', f)\n" for k in (2, 3, 4, 6))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_linux
 def test_a_grader_that_is_ended_leaves_the_rows_so_far_and_nothing_else(tmp_path):
     package = str(Path(grading.__file__).parents[2])
