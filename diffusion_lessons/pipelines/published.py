@@ -85,7 +85,8 @@ def load_clip(name_or_folder: str | Path = "critters", device: str | torch.devic
     if not (folder / PICTURE_ENCODER).exists():
         raise FileNotFoundError(f"{folder / PICTURE_ENCODER} is missing: only the miniature has its picture encoder")
     clip = CLIP(read_json(folder / "text_encoder" / "config.json"))
-    clip.text_encoder.load_state_dict(load_model(TextEncoder, folder / "text_encoder").state_dict())
+    trained: Any = load_model(TextEncoder, folder / "text_encoder")
+    clip.text_encoder = trained
     rest = clip.load_state_dict(load_file(folder / PICTURE_ENCODER), strict=False)
     if rest.unexpected_keys or any(not name.startswith("text_encoder.") for name in rest.missing_keys):
         raise ValueError(f"{folder / PICTURE_ENCODER} does not fit this CLIP: {rest}")
