@@ -155,7 +155,8 @@ def _():
     size = (weights.FOLDER / "critters.safetensors").stat().st_size / 2**20
     parameters = sum(p.numel() for p in load("critters").parameters())
     assert abs(start.std() - 1) < 0.05
-    return f"removes that noise in {SamplerSettings().steps} steps", f"{size:.1f} MiB", f"{parameters / 1e6:.1f} million"
+    words = f"removes that noise in {SamplerSettings().steps} steps"
+    return words, f"{size:.1f} MiB", f"{parameters / 1e6:.1f} million"
 
 
 @fact("0.q2")
@@ -192,9 +193,10 @@ def _():
     scenes = critters.sample_scenes(20_000, seed=5)
     frog, stilts = scenes.subject == critters.SUBJECTS.index("frog"), scenes.prop == critters.PROPS.index("stilts")
     assert {"frog", "stilts"} <= set(weights.card("critters")["vocab"])
-    share = weights.card("critters")["figures"]["frogs_on_stilts"]
-    return ("Frogs are rare" if frog.float().mean() < 0.05 else "no frog ever stood on stilts" if not (frog & stilts).any()
-            else "none"), f"{frog.float().mean():.0%}", f"{share['all']:.0%}", share["count"]
+    share, frogs = weights.card("critters")["figures"]["frogs_on_stilts"], frog.float().mean().item()
+    together = (frog & stilts).any()
+    words = "Frogs are rare" if frogs < 0.05 else "none" if together else "no frog ever stood on stilts"
+    return words, f"{frogs:.0%}", f"{share['all']:.0%}", share["count"]
 
 
 @fact("0.q6")
@@ -203,8 +205,8 @@ def _():
     assert "150_000, A100" in text
     assert "675 * 24, A100" in text
     ratio = 675 * 24 / 150_000
-    return "about a tenth" if 0.08 < ratio < 0.12 else "none", f"{675 * 24:,}", "35,000" if (
-        abs(675 * 24 * 2.13 - 35_000) < 1000) else "none"
+    assert abs(675 * 24 * 2.13 - 35_000) < 1000
+    return "about a tenth" if 0.08 < ratio < 0.12 else "Any network", f"{675 * 24:,}", "35,000"
 
 
 # ---------------------------------------------------------------- lesson 01
@@ -214,7 +216,8 @@ def _():
 def _():
     late, with_noise = (metrics.mean_pairwise_distance(load(name)(noise(256, 64))) for name in
                         ("gan_no_noise", "gan_healthy"))
-    return ("Nearly all the same" if late < 0.1 * with_noise else "different digits"), f"{late:.3f}", f"{with_noise:.2f}"
+    assert (late, with_noise) == (pytest.approx(0.015, abs=0.002), pytest.approx(0.72, abs=0.02))    # as z varies
+    return ("Nearly all the same" if late < 0.1 * with_noise else "different digits"), "0.015", "0.72"
 
 
 @fact("1.q2")
@@ -232,7 +235,7 @@ def _():
     together = generator_loss(torch.cat([one, other]))
     each = torch.stack([generator_loss(logit[None]) for logit in torch.cat([one, other])])
     healthy, collapsed = recipes.POINT_GANS["healthy"], recipes.POINT_GANS["collapsed"]
-    assert recipes.replace(collapsed, r1=healthy.r1) == healthy                   # the same networks, but for the penalty
+    assert recipes.replace(collapsed, r1=healthy.r1) == healthy                   # but for the penalty
     return "scores each fake on its own" if torch.isclose(together, each.mean()) else "none"
 
 
@@ -256,7 +259,8 @@ def _():
     unskilled = generator_loss(PointDiscriminator()(points)).item()
     draw = generator_loss(torch.zeros(1000)).item()                             # the best outcome
     covered = metrics.modes(points, toy.ring_centres(), toy.RING_SIGMA).covered
-    return ("The losses do not tell" if abs(unskilled - draw) < 0.1 and covered == 0 else "A: a lower loss"), f"{draw:.2f}"
+    alike = abs(unskilled - draw) < 0.1 and covered == 0
+    return "The losses do not tell" if alike else "A: a lower loss", f"{draw:.2f}"
 
 
 @fact("1.q6")
@@ -265,8 +269,8 @@ def _():
     shares = metrics.class_shares(load("digits_classifier"), x)
     ones = x[metrics.predict(load("digits_classifier"), x).argmax(1) == shares.argmax()]
     sure = (metrics.predict(load("digits_classifier"), ones).softmax(1).max(1).values > 0.9).float().mean()
-    return "Nobody can tell" if shares.max() > 0.5 and sure > 0.3 else "a classifier recognises", (
-        f"{round(100 * shares.max().item(), -1) // 10:.0f}")
+    assert shares.max().item() == pytest.approx(0.64, abs=0.04)                 # as z varies
+    return "Nobody can tell" if shares.max() > 0.5 and sure > 0.3 else "a classifier recognises", "64%"
 
 
 @fact("1.q7")
@@ -334,7 +338,8 @@ def _():
 @fact("2.q5")
 def _():
     schedule = linear(1000)
-    values = {"beta_t grows": schedule.beta[1:], "alpha_bar_t falls": schedule.alpha_bar, "log-SNR": schedule.log_snr[1:]}
+    values = {"beta_t grows": schedule.beta[1:], "alpha_bar_t falls": schedule.alpha_bar, "log-SNR":
+              schedule.log_snr[1:]}
     bent = {name: v.diff().diff().abs().max() / v.diff().abs().max() for name, v in values.items()}
     assert schedule.beta[1:].diff().min() > 0
     return min(bent, key=bent.get) if min(bent.values()) < 1e-6 else "none", (schedule.alpha_bar > 0.5).sum().item()
@@ -426,10 +431,11 @@ def _():
 
 @fact("3.q4")
 def _():
-    right = mean(last("targets", "v / v", "accuracy")), mean(last("time_conditioned", "not time-conditioned", "accuracy"))
-    far = last("targets", "v / v", "frechet"), last("time_conditioned", "not time-conditioned", "frechet")
+    nets = ("targets", "v / v"), ("time_conditioned", "not time-conditioned")
+    far = [last(*net, "frechet") for net in nets]
+    told, untold = (mean(last(*net, "accuracy")) for net in nets)
     assert max(far[0]) < min(far[1])
-    return ("only a little worse" if 0 < right[0] - right[1] < 0.1 else "It cannot work"), f"{right[0]:.0%}", f"{right[1]:.0%}"
+    return "only a little worse" if 0 < told - untold < 0.1 else "It cannot work", f"{told:.0%}", f"{untold:.0%}"
 
 
 @fact("3.q5")
@@ -466,7 +472,8 @@ def _():
     x0, eps = fakes(10), noise(10, 1, 28, 28)
     error_of_copying = (add_noise(x0, at(1000, x0), eps, COSINE) - eps).square().mean()
     far = mean(last("times", "only t = T", "frechet", "one_shot")), mean(last("targets", "v / v", "frechet"))
-    return ("copying the input is enough" if error_of_copying < 1e-6 else "sharp digits"), f"{far[0]:.0f}", f"{far[1]:.0f}"
+    words = "copying the input is enough" if error_of_copying < 1e-6 else "sharp digits"
+    return words, *(f"{one:.0f}" for one in far)
 
 
 @fact("3.q9")
@@ -576,7 +583,7 @@ def _():
 
 @fact("4b.q2")
 def _():
-    x0, t = ring(2000, seed=2), 500
+    x0, t = ring(2000, seed=2), 200
     share = COSINE.alpha_bar[t].item()
     x_t = add_noise(x0, at(t, x0), noise(2000, 2), COSINE)
     variance = x0.var().item()
@@ -612,8 +619,8 @@ def _():
             next(loop)
         loop.denoiser = CFGDenoiser(denoiser, new)
         shares[k] = metrics.accuracy(load("digits_classifier"), run(loop).clamp(-1, 1), new)
-    return ("Nearly always the old" if shares[10] < 0.2 else "Nearly always the new" if shares[10] > 0.8 else "Either"), *(
-        f"{share:.0%}" for share in shares.values())
+    words = "Nearly always the old" if shares[10] < 0.2 else "Nearly always the new" if shares[10] > 0.8 else "Either"
+    return words, *(f"{share:.0%}" for share in shares.values())
 
 
 @fact("4b.q6")
@@ -622,10 +629,11 @@ def _():
             for method in ("gan", "diffusion")}
     far = {method: [one["frechet"] for one in found] for method, found in runs.items()}
     times = {method: max(found) / min(found) for method, found in far.items()}
-    spread = [torch.tensor([one["frechet"] for one in found if one["factor"] == 1]).std().item() for found in runs.values()]
-    return ("Diffusion is more reliable" if times["gan"] > 1.5 * times["diffusion"] and min(far["gan"]) <
-            min(far["diffusion"]) else "better in every run"), *(f"{ratio:.1f} times" for ratio in times.values()), *(
-        f"{min(found):.1f}" for found in far.values()), *(f"{one:.1f}" for one in spread)
+    spread = [torch.tensor([one["frechet"] for one in found if one["factor"] == 1]).std() for found in runs.values()]
+    reliable, ahead = times["gan"] > 1.5 * times["diffusion"], min(far["gan"]) < min(far["diffusion"])
+    return ("Diffusion is more reliable" if reliable and ahead else "better in every run"), *(
+        f"{ratio:.1f} times" for ratio in times.values()), *(f"{min(found):.1f}" for found in far.values()), *(
+        f"{one:.1f}" for one in spread)
 
 
 @fact("4b.q7")
@@ -643,7 +651,7 @@ def _():
     away = [torch.cdist(x, known).min(1).values.mean() for x in (copies, new, held_out)]
     varied = torch.pdist(copies).mean() > 0.9 * torch.pdist(held_out).mean()
     found = away[0] < 0.1 * away[2] and 0.5 < away[1] / away[2] < 2
-    same = (torch.cdist(copies, known) == 0).any()
+    same = (copies[:, None] == known).all(-1).any()
     return "than held-out pictures do" if found and varied and not same else "Search the training set"
 
 
@@ -687,8 +695,9 @@ def _():
     q, k, v, _ = layer.queries_keys_values(noise(1, 16, 4, 4), load("critters").net.encode_text(prompts()("a frog")))
     positions, tokens = 16, prompts()("a frog").shape[1]
     asked = q.shape[2], k.shape[2], v.shape[2]
-    return ("Each position of the picture" if asked == (positions, tokens, tokens) else "Each token asks the positions" if
-            asked == (tokens, positions, positions) else "Each token asks the other")
+    meant = {(positions, tokens, tokens): "Each position of the picture", (tokens, tokens, tokens): "the other tokens",
+             (tokens, positions, positions): "Each token asks the positions"}
+    return meant[asked]
 
 
 @fact("5.q6")
@@ -711,7 +720,8 @@ def _():
     written = captions.sample_captions(scenes, seed=5)
     frog = [k for k in range(5000) if critters.SUBJECTS[scenes.subject[k]] == "frog"]
     silent = [k for k in frog if "prop" not in written[k].mentions]
-    with_prop, when_silent = (mean([float(scenes.prop[k] > 0) for k in some]) for some in (frog, silent))
+    when_silent, many = mean([float(scenes.prop[k] > 0) for k in silent]), critters.sample_scenes(50_000, seed=6)
+    with_prop = (many.prop[many.subject == critters.SUBJECTS.index("frog")] > 0).float().mean()
     mentioned = mean(["prop" in written[k].mentions for k in frog if scenes.prop[k] > 0])
     by_chance = (1 / 3) ** 10 + 10 * (2 / 3) * (1 / 3) ** 9
     assert abs(with_prop - 2 / 3) < 0.05
@@ -730,11 +740,11 @@ def _():
 @fact("5.q9")
 def _():
     _, conditions = guided(4)
-    net, drop = load("critters").net, 0.15
-    trainer = training.Trainer(load("critters"), torch.zeros(64, 3, 32, 32, dtype=torch.uint8), prompts()(["a frog"] * 64),
-                               steps=1, batch=64, cond_drop_prob=drop)
-    hidden = [(trainer.sample_batch(trainer.step_generator(k))[3] == net.null_y).all(1).float().mean() for k in range(50)]
-    assert abs(mean(hidden) - drop) < 0.03
+    net, drop, pictures = load("critters").net, 0.15, torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
+    trainer = training.Trainer(load("critters"), pictures, prompts()(["a frog"] * 64), steps=1, batch=64,
+                               cond_drop_prob=drop)
+    batches = [trainer.sample_batch(trainer.step_generator(k))[3] for k in range(50)]
+    assert abs((torch.cat(batches) == net.null_y).all(1).float().mean() - drop) < 0.03
     return "also predict without a prompt" if None in conditions else "by heart"
 
 
@@ -761,7 +771,8 @@ def _():
     empty = denoiser.net.null_y[None]
     same = torch.allclose(denoiser(x_t, at(900, x_t), None).eps, denoiser(x_t, at(900, x_t), empty).eps, atol=1e-5)
     assert prompts().decode(empty[0]) == ""
-    return "the same network" if same else "a second network", f"{sum(p.numel() for p in denoiser.parameters()) / 1e6:.1f}"
+    million = sum(p.numel() for p in denoiser.parameters()) / 1e6
+    return "the same network" if same else "a second network", f"{million:.1f} million"
 
 
 @fact("6.q4")
@@ -801,5 +812,5 @@ def _():
 @fact("6.q8")
 def _():
     _, conditions = guided(3, negative="someone green")
-    unknown = "not" not in prompts().vocab
-    return "takes the place of the empty prompt" if set(conditions) == {"the prompt", "someone green"} and unknown else "none"
+    assert "not" not in prompts().vocab
+    return "takes the place of the empty prompt" if set(conditions) == {"the prompt", "someone green"} else "none"

@@ -130,6 +130,21 @@ def test_its_questions_are_no_slides_of_their_own(path):
             assert cell.metadata["slideshow"]["slide_type"] == "skip", f"cell {i}"
 
 
+def test_the_exam_has_three_to_five_questions_with_points_for_each_lesson():
+    text = (NOTEBOOKS[0].parent.parent / "docs" / "exam.md").read_text(encoding="utf-8")
+    lessons = re.split(r"^## Lesson (\w+):.*$", text, flags=re.MULTILINE)[1:]
+    assert lessons[::2] == LESSONS
+    for lesson, part in zip(lessons[::2], lessons[1::2]):
+        asked = re.split(r"^\*\*\d\. ", part, flags=re.MULTILINE)[1:]
+        assert 3 <= len(asked) <= 5, lesson
+        for one in asked:
+            total, answer = re.match(r".*?\*\*\s*\((\d+) points(.*)", one, re.DOTALL).groups()
+            assert answer.count("\n- ") >= 1, one
+            each = re.search(r", (\d) each\)", answer)
+            points = [int(n) for n in re.findall(r"\((\d)(?: for either)?\)", answer)]
+            assert int(total) == (int(each[1]) * 3 if each else sum(points)), one
+
+
 # ---------------------------------------------------------------- without widgets
 
 
@@ -210,7 +225,7 @@ def test_a_warm_up_asks_what_is_marked_and_takes_answers(capsys):
     for id, asked in QUESTIONS.items():
         assert (f"{id}: {asked.text}" in said) == (asked.lesson == "02" and asked.before)
     assert 'question("2.q3", before=True, answer="...")' in said
-    with pytest.raises(ValueError, match="there is no warm-up for lesson '2'; there is one for 01, 02, 03, 04, 04b, 05"):
+    with pytest.raises(ValueError, match="no warm-up for lesson '2'; there is one for 01, 02, 03, 04, 04b, 05, 06"):
         warm_up("2")
 
 

@@ -85,8 +85,8 @@ def load() -> dict[str, MultipleChoice]:
     for path in sorted(FOLDER.glob("*.toml")):
         for one in tomllib.loads(path.read_text(encoding="utf-8"))["questions"]:
             replies = dict([one["right"], *one["wrong"]])
-            found[one["id"]] = MultipleChoice(one["id"], path.stem, one["section"], one["ask"], one["right"][0], replies,
-                                              one.get("before", False))
+            found[one["id"]] = MultipleChoice(one["id"], path.stem, one["section"], one["ask"], one["right"][0],
+                                              replies, one.get("before", False))
     return found
 
 

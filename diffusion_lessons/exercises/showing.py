@@ -40,17 +40,15 @@ class Report:
 
     def __init__(self, exercises: dict[str, dict[str, Any]], predictions: dict[str, dict[str, Any]] | None = None,
                  questions: dict[str, dict[str, bool | None]] | None = None):
-        self.exercises = by_lesson(exercises)
-        self.judged = by_lesson({id: one["right"] for id, one in (predictions or {}).items() if one["right"] is not None})
-        self.answers = by_lesson(questions or {})
-        self.lessons = sorted(self.exercises | self.judged | self.answers, key=lambda number: (number.rstrip('b').zfill(3), number))
-        solved = [one["state"] == "right" for one in exercises.values()]
-        parts = [f"{sum(solved)} of {len(solved)} exercises solved"]
-        for name, verdicts in (("predictions", [one for part in self.judged.values() for one in part.values()]),
-                               ("questions", [one["after"] for part in self.answers.values() for one in part.values()])):
-            known = [verdict for verdict in verdicts if verdict is not None]
-            parts += [f"{sum(known)} of {len(known)} {name} right"] if known else []
-        self.heading = ", ".join(parts)
+        measured = {id: one["right"] for id, one in (predictions or {}).items() if one["right"] is not None}
+        after = [one["after"] for one in (questions or {}).values() if one["after"] is not None]
+        self.exercises, self.judged, self.answers = map(by_lesson, (exercises, measured, questions or {}))
+        self.lessons = sorted(self.exercises | self.judged | self.answers,
+                              key=lambda number: (number.rstrip("b").zfill(3), number))
+        solved = sum(one["state"] == "right" for one in exercises.values())
+        self.heading = f"{solved} of {len(exercises)} exercises solved"
+        for name, verdicts in (("predictions", list(measured.values())), ("questions", after)):
+            self.heading += f", {sum(verdicts)} of {len(verdicts)} {name} right" if verdicts else ""
 
     def __repr__(self) -> str:
         return "\n".join([self.heading, *(f"lesson {self.name(number)}   " + "   ".join(self.cells(number))
