@@ -112,7 +112,7 @@ def question(id: str, *, answer: Any = None, before: bool = False) -> None:
         display(_forms[key].box)
     else:
         kind, words = comment(asked, before)
-        lines = [f"{id}: {asked.text}", *(f"  {letter}  {choice}" for letter, choice in asked.choices.items())]
+        lines = [f"{id}: {asked.text}", *(f"  {letter}: {choice}" for letter, choice in asked.choices.items())]
         display(Box(kind, "\n".join([*lines, trouble or words or how_to_answer(asked, before)])))
 
 
@@ -191,8 +191,8 @@ class Choices:
     def __init__(self, asked: MultipleChoice, before: bool, trouble: str = "") -> None:
         self.asked, self.before = asked, before
         self.control = widgets.ToggleButtons(
-            options=[(f"{letter}   {choice}", choice) for letter, choice in asked.choices.items()],
-            value=_said.get((asked.id, before)), description=f"{asked.id}  {asked.text}",
+            options=[(f"{letter}: {choice}", choice) for letter, choice in asked.choices.items()],
+            value=_said.get((asked.id, before)), description=f"{asked.id}: {asked.text}",
             layout=widgets.Layout(width="auto", max_width="100%"),
             style={"description_width": "initial", "button_width": "auto"})
         self.line = widgets.HTML()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lesson import HIGH, WIDE
 from moving import CHOICE, SLIDER, move_all
 
 from diffusion_lessons.exercises.questions import QUESTIONS
@@ -65,8 +66,8 @@ def test_controls_and_pictures_have_names(cells):
     assert {"a digit", "a blur"} <= names["button"]
     assert ("group", "Half way there is") in told
     asked = QUESTIONS["2.q3"]
-    assert told.count(("group", f"2.q3 {asked.text}")) == 2
-    assert all(told.count(("button", f"{letter} {choice}")) == 2 for letter, choice in asked.choices.items())
+    assert told.count(("group", f"2.q3: {asked.text}")) == 2
+    assert all(told.count(("button", f"{letter}: {choice}")) == 2 for letter, choice in asked.choices.items())
     assert ("textbox", "The rabbit is gone at t =") in told
 
     explorer, film = cells.areas(SLIDER)[0], cells.page.locator(".dl-player")
@@ -92,7 +93,7 @@ def test_a_long_answer_is_shown_in_full_below_the_one_before(cells):
     try:
         assert not any(one.evaluate(cut) for one in asked.locator(f"{CHOICE}, .widget-label").all())
     finally:
-        cells.page.set_viewport_size(cells.page.viewport_size | {"width": 1280, "height": 900})
+        cells.page.set_viewport_size({"width": WIDE, "height": HIGH})
 
 
 def test_running_the_cells_again_leaves_no_models_behind(cells):
