@@ -29,7 +29,8 @@ ID = re.compile(r"(\d+b?)\.q\d+")    # "2.q3" or "4b.q1": the q tells a question
 STYLE = """<style>
 .dl-question .widget-toggle-buttons, .dl-question .widget-toggle-buttons > div {
     display: flex; flex-flow: column nowrap; align-items: stretch; width: auto; max-width: 46em; height: auto;
-    overflow: visible }
+    gap: 3px; overflow: visible }
+.dl-question { margin-bottom: 14px }
 .dl-question .widget-toggle-buttons .widget-label {
     width: auto; max-width: none; height: auto; margin: 0 0 4px 2px; white-space: normal; overflow: visible;
     text-align: left; font-size: 15px; line-height: 1.45 }
