@@ -132,7 +132,7 @@ def warm_up(lesson: str) -> None:
 
 def find(id: str) -> MultipleChoice:
     """The question with that id. Raises ValueError that lists the lesson's own, or says what an id looks like."""
-    if id in QUESTIONS:
+    if isinstance(id, str) and id in QUESTIONS:
         return QUESTIONS[id]
     looks_right = ID.fullmatch(id) if isinstance(id, str) else None
     near = [one for one in QUESTIONS if looks_right and one.startswith(f"{looks_right[1]}.")]
