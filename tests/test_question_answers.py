@@ -131,10 +131,10 @@ def guided(w, **how):
 @cache
 def once_and_looped(t):
     """Squared errors of the best denoiser's one prediction and of its loop, for points of the ring noised to t."""
-    known, x0 = IdealDenoiser(ring(2000, seed=1), COSINE), ring(2000, seed=2)
-    x_t = add_noise(x0, at(t, x0), noise(2000, 2), COSINE)
-    times = [t, *[s for s in timesteps(1000, 100) if s < t]]
-    looped = run(SamplingLoop(known, x_t, COSINE, times, method="ddpm", noise=PerSampleNoise(0, 2000)))
+    known, x0 = IdealDenoiser(ring(1000, seed=1), COSINE), ring(1000, seed=2)
+    x_t = add_noise(x0, at(t, x0), noise(1000, 2), COSINE)
+    times = [t, *[s for s in timesteps(1000, 50) if s < t]]
+    looped = run(SamplingLoop(known, x_t, COSINE, times, method="ddpm", noise=PerSampleNoise(0, 1000)))
     return (known(x_t, at(t, x0)).x0 - x0).square().mean().item(), (looped - x0).square().mean().item()
 
 
@@ -265,11 +265,11 @@ def _():
 
 @fact("1.q6")
 def _():
-    x = load("gan_collapsed")(noise(2000, 64)[:, :4])
+    x = load("gan_collapsed")(noise(500, 64)[:, :4])
     shares = metrics.class_shares(load("digits_classifier"), x)
     ones = x[metrics.predict(load("digits_classifier"), x).argmax(1) == shares.argmax()]
     sure = (metrics.predict(load("digits_classifier"), ones).softmax(1).max(1).values > 0.9).float().mean()
-    assert shares.max().item() == pytest.approx(0.64, abs=0.04)                 # as z varies
+    assert shares.max().item() == pytest.approx(0.64, abs=0.05)                 # as z varies
     return "Nobody can tell" if shares.max() > 0.5 and sure > 0.3 else "a classifier recognises", "64%"
 
 
