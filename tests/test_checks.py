@@ -169,7 +169,7 @@ def test_a_network_with_a_text_encoder_wants_tokens():
 
 def test_at_least_one_picture_must_be_asked_for():
     for none in (0, Y[:0]):
-        with pytest.raises(ValueError, match="at least one picture"):
+        with pytest.raises(ValueError, match="at least one picture|count must be a whole number from 1"):
             text_to_image.sample_images(denoiser(), none, (1, 8, 8), sampler=SamplerSettings(steps=1))
 
 
@@ -240,7 +240,7 @@ def test_an_npz_with_odd_labels_is_named_and_the_doctor_goes_on(tmp_path, monkey
         load_digits("train")
     (advice,) = check_data()
     assert str(tmp_path / "mnist.npz") in advice
-    assert "MNIST        broken" in capsys.readouterr().out
+    assert "MNIST        damaged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("pixels", [np.array(["a"] * 6), np.full((6, 28, 28), "a"), np.zeros((6, 28, 28), complex),

@@ -673,6 +673,7 @@ def attacked(tmp_path_factory):
 
 
 @needs_namespaces
+@pytest.mark.faults
 @pytest.mark.parametrize("id", ATTACKS)
 def test_no_attack_makes_a_wrong_answer_right(attacked, id):
     row = attacked["rows"][id]
@@ -681,11 +682,13 @@ def test_no_attack_makes_a_wrong_answer_right(attacked, id):
 
 
 @needs_namespaces
+@pytest.mark.faults
 def test_an_honest_answer_among_attacks_stays_right(attacked):
     assert attacked["rows"]["3.2"].state == "right", attacked["rows"]["3.2"].message
 
 
 @needs_namespaces
+@pytest.mark.faults
 def test_the_attacks_left_nothing_behind(attacked):
     assert attacked["record"][0] == attacked["record"][1]
     for folder in (PACKAGE, attacked["place"], Path(sys.prefix), Path("/usr"), Path("/tmp")):

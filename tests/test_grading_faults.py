@@ -23,11 +23,13 @@ import torch
 from diffusion_lessons import grading
 from diffusion_lessons.cli import main
 from diffusion_lessons.cli.grade import ending_in_order
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.grading import guard, notebook, reading, sandbox, wire
 from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
+from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import from_betas
+
+pytestmark = pytest.mark.faults
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 RIGHT = """def f(x0, t, eps, schedule):
@@ -264,7 +266,7 @@ def test_a_class_of_the_worst_files_has_a_row_for_each(tmp_path, monkeypatch):
             listener.bind("socket.ipynb")
         with open(folder / "huge.ipynb", "wb") as file:
             file.truncate(notebook.LARGEST_FILE + 1)
-        (folder / "bomb.ipynb").write_text('{"cells": [' + "{}," * 3_000_000 + "{}]}")
+        (folder / "bomb.ipynb").write_text('{"cells": [' + "{}," * 6_000_000 + "{}]}")
         write(folder / "code.ipynb", *["x = 1\n" * 15_000] * 23)
         os.mkfifo(folder / "own.py")
         write(folder / "module.ipynb", "import own\n" + STUB)
@@ -422,7 +424,7 @@ def test_a_folder_that_is_swept_away_while_it_is_made_is_made_again(scratch, mon
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals")
 def test_hup_and_term_end_it_as_an_exception_does():
-    before = signal.getsignal(signal.SIGTERM)
+    before, hung_up = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         with pytest.raises(SystemExit) as stopped, ending_in_order():
             signal.raise_signal(number)
@@ -434,7 +436,7 @@ def test_hup_and_term_end_it_as_an_exception_does():
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, hung_up)    # nohup may have left it ignored
 
 
 def test_a_signal_while_a_worker_is_started_leaves_no_folder(scratch, monkeypatch):
@@ -463,7 +465,8 @@ def test_a_grader_that_is_ended_leaves_the_rows_so_far_and_nothing_else(tmp_path
         write(tmp_path / number.name / "ann.ipynb", STUB)
         write(tmp_path / number.name / "bob.ipynb", LOOP)
         command = [sys.executable, "-m", "diffusion_lessons", "grade", str(tmp_path / number.name)]
-        graders[number] = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        graders[number] = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL,
+                                           preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
 
     def rows_of(number):
         table = tmp_path / number.name / "grades.csv"
@@ -477,7 +480,7 @@ def test_a_grader_that_is_ended_leaves_the_rows_so_far_and_nothing_else(tmp_path
             assert until(lambda number=number: len(rows_of(number)) > 6, 200)
             assert grader.poll() is None    # bob's loops go on
             grader.send_signal(number)
-            assert grader.wait(20) == (-number if number == signal.SIGKILL else 128 + number)
+            assert grader.wait(120) == (-number if number == signal.SIGKILL else 128 + number)
             assert set(rows_of(number)[6:]) == {"bob"}
             assert len(rows_of(number)) < 12
     finally:

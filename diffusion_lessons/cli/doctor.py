@@ -93,7 +93,7 @@ def main_memory() -> str:
 
 def check_data() -> list[str]:
     """Print which data sets are there.  -> what to do about broken ones"""
-    from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
+    from diffusion_lessons.datasets.files import Unreadable, data_folder
 
     folder, advice = data_folder(), []
     named = "" if os.environ.get("DIFFUSION_LESSONS_DATA") else "not "
@@ -101,27 +101,47 @@ def check_data() -> list[str]:
     print(f"  {'free space':<12} {free_space(folder)}")
     for name, (file, shape, dataset, subfolder, without) in DATA_SETS.items():
         try:
-            if (folder / file).exists():
-                found = f"there: {read_npz(folder / file, 'test', shape).source}"
-            elif (folder / subfolder).exists():
-                import torchvision.datasets
-
-                kind = getattr(torchvision.datasets, dataset)
-                found = f"there: {read_torchvision(kind, folder, subfolder, 'test', shape).source}"
-            else:
-                found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
+            source = read_both_halves(folder, file, shape, dataset, subfolder)
+            found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
+            if source:
+                found = f"there: {source}"
+        except PermissionError as error:    # the folder that it lies in cannot even be looked into
+            found = "cannot be read: permission denied"
+            advice.append(str(Unreadable(error.filename or folder)))
         except ValueError as error:
-            found = "broken"
+            found = "cannot be read: permission denied" if isinstance(error, Unreadable) else "damaged"
             advice.append(str(error))
         print(f"  {name:<12} {found}")
-    return advice
+    return list(dict.fromkeys(advice))
+
+
+def read_both_halves(folder: Path, file: str, shape: tuple[int, ...], dataset: str, subfolder: str) -> str | None:
+    """Read the training and the test pictures of a data set.  -> where they are from, None if they are not there
+
+    Raises ValueError if they are damaged, Unreadable or PermissionError if they may not be read.
+    """
+    from diffusion_lessons.datasets.files import check_readable, read_npz, read_torchvision
+
+    if folder.is_dir():
+        check_readable(folder, inside=False)
+    if (folder / file).exists():
+        return [read_npz(folder / file, split, shape).source for split in ("train", "test")][0]
+    if (folder / subfolder).exists():
+        import torchvision.datasets
+
+        kind = getattr(torchvision.datasets, dataset)
+        return [read_torchvision(kind, folder, subfolder, split, shape).source for split in ("train", "test")][0]
+    return None
 
 
 def free_space(folder: Path) -> str:
     """The free space of the disk that a folder is on, or will be on."""
-    while not folder.exists():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+    except OSError as error:
+        return f"unknown ({error.strerror})"
 
 
 def print_vocab() -> None:

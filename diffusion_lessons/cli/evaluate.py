@@ -115,13 +115,14 @@ def run_critters(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
+def read_pictures(path: str | Path) -> tuple[Tensor, Tensor]:
     """x (N, 28, 28) uint8 and y (N,) labels from an npz.  -> (N, 1, 28, 28) float in [-1, 1], (N,)"""
     import numpy as np
 
     from diffusion_lessons.datasets import to_float
     from diffusion_lessons.datasets.files import as_pictures, problem_with_labels
 
+    path = Path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a regular file")
     try:

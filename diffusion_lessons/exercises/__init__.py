@@ -7,14 +7,14 @@ from typing import Any
 
 from IPython.display import display
 
-from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07
+from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
 from diffusion_lessons.exercises.checking import Exercise, check_attempt
 from diffusion_lessons.exercises.predictions import outcome, predict
 from diffusion_lessons.exercises.questions import question, verdicts, warm_up
 from diffusion_lessons.exercises.record import note, read, read_predictions
 from diffusion_lessons.exercises.showing import Box, Code, Report, source_of
 
-LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07)
+LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
 EXERCISES: dict[str, Exercise] = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
 _given: dict[str, int] = {}   # how many hints to each exercise have been given
 

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffusion_lessons.runtime import atomic_write
+from diffusion_lessons.runtime import atomic_write, home
 
 PREDICTIONS, QUESTIONS = "predictions", "questions"    # their keys in the file; all other keys are exercises
 
 
 def path() -> Path:
     """The file: one for each learner, in the home folder, or the one that DIFFUSION_LESSONS_PROGRESS names."""
-    return Path(os.environ.get("DIFFUSION_LESSONS_PROGRESS", Path.home() / ".diffusion_lessons" / "progress.json"))
+    return Path(os.environ.get("DIFFUSION_LESSONS_PROGRESS") or home() / ".diffusion_lessons" / "progress.json")
 
 
 def read() -> dict[str, dict[str, Any]]:
