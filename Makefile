@@ -8,6 +8,8 @@
 # make run            set up and execute every notebook without a browser
 # make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
+# make slides         for lecturers: a slide deck of each lesson, in build/slides, that works without a network (needs npm)
+# make handouts       the same, and a PDF of each deck, one page a slide (needs Chromium, too)
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make bench          set up and measure speed on this machine
@@ -23,7 +25,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions links bench clean
+.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions slides handouts links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -80,6 +82,12 @@ times: $(VENV)/.installed-test
 
 solutions: $(VENV)/.installed-test
 	"$(PY)" tools/solutions.py $(ARGS)
+
+slides: $(VENV)/.installed-slides
+	"$(PY)" tools/slides.py $(ARGS)
+
+handouts: $(VENV)/.installed-browser
+	CHROMIUM="$(CHROMIUM)" "$(PY)" tools/slides.py --pdf $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" benchmarks/benchmark.py $(ARGS)

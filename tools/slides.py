@@ -4,11 +4,11 @@
     python tools/slides.py notebooks/02*.ipynb  this one
     python tools/slides.py --pdf                and a PDF handout of each, one page a slide (needs Chromium)
 
-Executed copies are taken from build/solutions, where `make test` and `make solutions` leave them. What is missing there, or
-older than the notebook or the package, is executed first. What a lecturer says comes from docs/notes; the look from
-site/slides. reveal.js, MathJax and the fonts are fetched once by npm, into build/slides-npm.
+Executed copies are taken from build/solutions, where `make test` and `make solutions` leave them. What is missing
+there, or older than the notebook or the package, is executed first. What a lecturer says comes from docs/notes; the
+look from site/slides. reveal.js, MathJax and the fonts are fetched once by npm, into build/slides-npm.
 
-Cells marked `skip` stay off the slides, and so does the code of a cell that only draws. A `predict` becomes a poll. The
+Cells marked `skip` stay off the slides, and so does code that only draws or measures. A `predict` becomes a poll. The
 browser lays the rest out (site/slides/deck.js): whatever does not fit on a slide goes on to the next.
 """
 
@@ -23,10 +23,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
 
 from diffusion_lessons.classroom.style import GREY, PALETTE, legible
 
@@ -72,7 +68,10 @@ def speaker_notes(path):
 
 
 def polls(cell, widgets):
-    """The predictions that a cell asks for: [(question, its choices or None, its unit)]. `widgets` is their saved state."""
+    """The predictions that a cell asks for: [(question, its choices or None, its unit)].
+
+    widgets: the state of the notebook's widgets, as saved when it was run
+    """
     calls = [node for node in ast.walk(ast.parse(as_python(cell.source)))
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "predict"]
     boxes = [output.data["application/vnd.jupyter.widget-view+json"]["model_id"] for output in cell.outputs
@@ -99,14 +98,35 @@ def as_python(source):
     return "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in source.splitlines())
 
 
-def only_draws(source, drawing):
-    """Whether a cell is a picture and its preparation: it ends in a call of `drawing`, after three assignments at most."""
+def is_plumbing(source, drawing, shows):
+    """Whether a cell's code stays off the slides: it only draws, or it only measures what the next figure shows.
+
+    drawing: the names of functions that draw;  shows: whether the cell has outputs that will be on the slides
+    """
     body = [node for node in ast.parse(as_python(source)).body if not isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [node.value.func.id if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-             and isinstance(node.value.func, ast.Name) else None for node in body]
-    prepared = [node for node, name in zip(body, names) if name not in drawing and name not in ("outcome", "display")]
-    return (bool(body) and names[-1] in drawing and len(prepared) <= 3
-            and all(isinstance(node, ast.Assign | ast.AnnAssign) for node in prepared))
+    calls = [called(node) for node in body]
+    lines = sum(bool(line.strip()) for line in source.splitlines())
+    if not shows:
+        return lines <= 2
+    prepared = [node for node, name in zip(body, calls) if name not in drawing and name not in ("outcome", "display")]
+    draws = calls[-1] in drawing and len(prepared) <= 3 and all(isinstance(node, ast.Assign) for node in prepared)
+    measures = re.search(r"\b(print|outcome)\(", source) and lines > 7
+    return draws or bool(measures) and not re.search(r"\bloop\b|\boptimizer\b", source)
+
+
+def called(node):
+    """The name of the function that a statement calls; None if it is no call."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    return call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
+
+
+def shown(source):
+    """The cell's code without its checks and without `outcome`, which would give the answer away."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(as_python(source)).body):
+        if isinstance(node, ast.Assert) or called(node) == "outcome":
+            del lines[node.lineno - 1:node.end_lineno]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
 def drawing_names(notebook):
@@ -117,7 +137,8 @@ def drawing_names(notebook):
 
 
 def markdown(text):
-    """Markdown with formulas, as HTML. A link to a notebook leads to its deck; one to the package's files is plain text."""
+    """Markdown with formulas, as HTML. A link to a notebook leads to its deck; one to a file becomes plain text."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
     page = MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(text)
     page = re.sub(r'href="([\w-]+)\.ipynb"', r'href="\1.html"', page)
     return re.sub(r'<a href="\.\./[^"]*">(.*?)</a>', r"\1", page, flags=re.S)
@@ -151,7 +172,10 @@ def poll(question, predictions):
 
 
 def code(source):
-    lines = highlight(source.strip("\n"), PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+    lines = highlight(source.strip(), PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
     return block("code", lines_of(lines))
 
 
@@ -182,7 +206,8 @@ def outputs(cell, source_is_poll):
             picture = "data:image/png;base64," + "".join(data["image/png"].split())
             page += block("figure", f'<img alt="{html.escape(alt)}" src="{picture}">')
         elif "text/html" in data:
-            page += answer(data) or block("player" if "dl-player" in data["text/html"] else "html no-math", data["text/html"])
+            kind = "player" if "dl-player" in data["text/html"] else "html no-math"
+            page += answer(data) or block(kind, data["text/html"])
         elif "text/plain" in data:
             page += block("printed", lines_of(html.escape(data["text/plain"], quote=False).split("\n")))
     return page
@@ -213,8 +238,10 @@ def part(title, cells, notes, drawing, widgets):
             if predictions:
                 page += poll(question, predictions)
                 question, start = "", "page"
-            body = "" if predictions or only_draws(cell.source, drawing) else code(cell.source)
-            page += f'<div class="block begin" data-start="{start}"></div>' + body + outputs(cell, predictions)
+            results = outputs(cell, predictions)
+            if not predictions and not is_plumbing(cell.source, drawing, bool(results)):
+                results = code(shown(cell.source)) + results
+            page += f'<div class="block begin" data-start="{start}"></div>' + results
     return page + "</section>\n"
 
 
@@ -233,8 +260,8 @@ def fetch_assets(out):
     npm = shutil.which("npm")
     if not all((NPM / "node_modules" / path).exists() for path in ASSETS.values()):
         if not npm:
-            raise SystemExit("make slides fetches reveal.js, MathJax and the fonts with npm, which was not found. Install "
-                             "Node.js (on Debian or Ubuntu: sudo apt install npm), then call make slides again.")
+            raise SystemExit("make slides fetches reveal.js, MathJax and the fonts with npm, which was not found.\n"
+                             "Install Node.js (on Debian or Ubuntu: sudo apt install npm) and call make slides again.")
         NPM.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(LOOK / name, NPM)
@@ -244,7 +271,8 @@ def fetch_assets(out):
     for name, path in ASSETS.items():
         shutil.copy(NPM / "node_modules" / path, assets / name)
     shutil.copy(LOOK / "deck.js", assets)
-    (assets / "deck.css").write_text(colours() + fonts() + (LOOK / "deck.css").read_text(encoding="utf-8"), encoding="utf-8")
+    style = (LOOK / "deck.css").read_text(encoding="utf-8")
+    (assets / "deck.css").write_text(colours() + fonts() + style, encoding="utf-8")
 
 
 def colours():

@@ -30,6 +30,8 @@
 
   for (const [k, part] of parts.entries()) part.replaceWith(stack(part, k === 0));
   bench.remove();
+  const all = [...slides.querySelectorAll(".slide")];
+  all.forEach((slide, k) => { slide.querySelector(".where").lastElementChild.textContent = `${k + 1} / ${all.length}`; });
 
   function stack(part, first) {
     const stack = document.createElement("section"), notes = part.querySelector("aside.notes");
@@ -105,6 +107,15 @@
       drawn ||= /figure|printed|player/.test(atom.node.className);
     };
     const queue = [...list];
+    // A few last lines of prose stay on the page: the figure becomes a little smaller for them, or else the letters.
+    const fitsTight = (atom, queue) => {
+      if (!page.length || !page.every(other => other.node.matches(".prose, .figure")) || !atom.node.matches(".prose")) return false;
+      const rest = [atom];
+      for (const next of queue) { if (next.start || !next.node.matches(".prose")) break; rest.push(next); }
+      const more = rest.reduce((sum, next) => sum + GAP + (next.height ?? measure(next) ?? next.height), 0);
+      const drawings = page.filter(other => other.size).reduce((sum, other) => sum + other.height, 0);
+      return used + more <= ROOM.height + (drawings ? 0.3 * drawings : 0.14 * ROOM.height);
+    };
     while (queue.length) {
       const atom = queue.shift();
       const voted = page.at(-1)?.node.matches(".poll") && !atom.node.matches(".poll");
@@ -112,7 +123,7 @@
       atom.start = "";
       measure(atom);
       const gap = page.length ? GAP : 0;
-      if (atom.height + gap <= room()) { put(atom); continue; }
+      if ((atom.size ? 0.85 : 1) * atom.height + gap <= room() || fitsTight(atom, queue)) { put(atom); continue; }
       const rest = page.length ? null : split(atom);
       if (page.length) { close(); queue.unshift(atom); } else { put(atom); if (rest) queue.unshift(rest); }
     }
@@ -163,10 +174,10 @@
     for (const atom of figures) scale(atom, Math.min(LARGEST, free / own, ROOM.width / atom.size.width));
   }
 
-  // Words alone, or code alone, are set larger where the slide has room for that without breaking a line of code.
+  // Words alone, or code alone, are set as large as the slide has room for, without breaking a line of code.
   function enlarge(page) {
     if (page.some(atom => atom.node.matches(".figure, .player, .html") || atom.node.style.zoom)) return;
-    for (const factor of [1.4, 1.3, 1.2, 1.1]) {
+    for (const factor of [1.4, 1.3, 1.2, 1.1, 1, 0.95, 0.9, 0.86]) {
       const heights = page.map(atom => { atom.node.style.zoom = factor; return height(atom.node); });
       const whole = page.every((atom, k) => !atom.node.querySelector(".lines") || heights[k] < atom.height * factor + 6);
       if (whole && heights.reduce((sum, high) => sum + high + GAP * factor, 0) <= ROOM.height) return;
@@ -195,7 +206,7 @@
   const printing = new URLSearchParams(location.search).has("print-pdf");
   await Reveal.initialize({
     width: 1280, height: 720, margin: 0, minScale: 0.1, maxScale: 4, center: false, hash: !printing, controls: false, transition: "none",
-    slideNumber: "c/t", pdfSeparateFragments: false, pdfMaxPagesPerSlide: 1, navigationMode: "default",
+    pdfSeparateFragments: false, pdfMaxPagesPerSlide: 1, navigationMode: "default",
     plugins: [RevealNotes],
   });
   Reveal.addKeyBinding({ keyCode: 68, key: "D", description: "Dark or light" },
