@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -164,10 +165,10 @@ def poll(question, predictions):
     for label, choices, unit in predictions:
         if choices:
             options = "".join(f'<li class="fragment">{html.escape(str(choice))}</li>' for choice in choices)
-            page += block("poll", f"<p>{html.escape(label)}</p><ol type=\"A\">{options}</ol>")
+            page += block("poll", f'<p>{html.escape(label)}</p><ol type="A">{options}</ol>', label=label.rstrip(": "))
         else:
             page += block("poll", f'<p>{html.escape(label)} <span class="blank">?</span> {html.escape(unit)}</p>'
-                                  '<p class="fragment">Write down a number.</p>')
+                                  '<p class="fragment">Write down a number.</p>', label=label.rstrip(": "))
     return page
 
 
@@ -219,8 +220,9 @@ def answer(data):
     if not found:
         return ""
     label, value = found[2].rstrip(": "), found[3].strip('"')
-    label += "" if label.endswith(("=", "?")) else ":"
-    return block("answer", f'{html.escape(label)} <strong class="fragment">{html.escape(value)}</strong>')
+    colon = "" if label.endswith(("=", "?")) else ":"
+    text = f'{html.escape(label)}{colon} <strong class="fragment">{html.escape(value)}</strong>'
+    return block("answer", text, label=label)
 
 
 def part(title, cells, notes, drawing, widgets):
@@ -316,18 +318,24 @@ def index(decks):
     return page.replace("DECKS", rows)
 
 
-def write_pdf(deck_file):
+def print_pdf(browser, deck_file):
     """A handout beside the deck, printed by Chromium: one page a slide."""
+    page = browser.new_page()
+    page.goto(deck_file.as_uri() + "?print-pdf")
+    page.wait_for_function("document.documentElement.dataset.ready === 'yes'", timeout=120_000)
+    page.wait_for_selector(".pdf-page", timeout=60_000)
+    page.pdf(path=deck_file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
+    page.close()
+
+
+@contextmanager
+def chromium():
     sys.path.insert(0, str(FOLDER / "tests" / "browser"))
     from lab import find_chromium
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
-        page.goto(deck_file.as_uri() + "?print-pdf")
-        page.wait_for_function("document.documentElement.dataset.ready === 'yes'", timeout=120_000)
-        page.wait_for_selector(".pdf-page", timeout=60_000)
-        page.pdf(path=deck_file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
+        yield browser
         browser.close()
 
 
@@ -348,7 +356,8 @@ def main(arguments=None):
         target.write_text(deck(notebook, speaker_notes(NOTES / f"{number(path)}.md")), encoding="utf-8")
         print(target, f"{target.stat().st_size / 2**20:.1f} MiB", flush=True)
         if args.pdf:
-            write_pdf(target)
+            with chromium() as browser:
+                print_pdf(browser, target)
             print(target.with_suffix(".pdf"), flush=True)
     titles = {path.stem: re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"))[1]
               for path in sorted(args.out.glob("[0-9]*.html"))}
