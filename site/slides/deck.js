@@ -41,9 +41,12 @@
       slide.className = "slide";
       slide.dataset.part = part.dataset.title;
       const where = first ? "" : (k === 0 ? lesson : `${lesson} — ${part.dataset.title}`);
-      slide.innerHTML = `<div class="where"><span></span><span></span></div><div class="room${first && k === 0 ? " opening" : ""}"></div>`;
+      slide.innerHTML = `<div class="where"><span></span><span></span></div><div class="room"></div>`;
       slide.querySelector(".where span").textContent = where;
-      slide.querySelector(".room").append(...page);
+      const room = slide.querySelector(".room");
+      room.append(...page);
+      room.classList.toggle("opening", first && k === 0);
+      room.classList.toggle("centred", (first && k === 0) || page.some(node => node.matches(".poll")));
       const copy = notes.cloneNode(true);
       if (k > 0) copy.insertAdjacentHTML("afterbegin", `<p><em>Slide ${k + 1} of ${pages.length} of this section.</em></p>`);
       slide.append(copy);
@@ -177,7 +180,8 @@
   // Words alone, or code alone, are set as large as the slide has room for, without breaking a line of code.
   function enlarge(page) {
     if (page.some(atom => atom.node.matches(".figure, .player, .html") || atom.node.style.zoom)) return;
-    for (const factor of [1.4, 1.3, 1.2, 1.1, 1, 0.95, 0.9, 0.86]) {
+    const largest = page.some(atom => atom.node.matches(".poll")) ? [1.8, 1.6, 1.5] : [];
+    for (const factor of [...largest, 1.4, 1.3, 1.2, 1.1, 1, 0.95, 0.9, 0.86]) {
       const heights = page.map(atom => { atom.node.style.zoom = factor; return height(atom.node); });
       const whole = page.every((atom, k) => !atom.node.querySelector(".lines") || heights[k] < atom.height * factor + 6);
       if (whole && heights.reduce((sum, high) => sum + high + GAP * factor, 0) <= ROOM.height) return;
