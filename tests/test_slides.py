@@ -92,3 +92,15 @@ def test_only_what_is_beside_a_deck_is_loaded():
         assert re.findall(r'(?:src|href)="(?!assets/|data:)[^"]*"', page) == []
         assert set(re.findall(r'"assets/([\w.]+)"', page)) <= {*slides.ASSETS, "deck.css", "deck.js"}
     assert "http" not in (slides.LOOK / "deck.css").read_text(encoding="utf-8")
+
+
+def test_an_answer_in_a_skipped_cell_is_shown_and_nothing_else_of_it():
+    said = "… 2.a: The rabbit is gone at t =\nIt was 391. You made no prediction; that is fine. Next time, guess first."
+    output = nbformat.v4.new_output("display_data", data={"text/plain": said, "text/html": "<p></p>"})
+    skipped = {"slideshow": {"slide_type": "skip"}}
+    cell = nbformat.v4.new_code_cell("outcome('2.a', 391)", outputs=[output], metadata=skipped)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), cell])
+    [(title, cells)] = slides.sections(notebook)
+    page = slides.part(title, cells, "notes", set(), {})
+    assert "391</strong>" in page
+    assert "outcome" not in page

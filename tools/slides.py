@@ -53,7 +53,7 @@ def sections(notebook):
         heading = HEADING.match(cell.source) if cell.cell_type == "markdown" else None
         if heading:
             parts.append((heading[2].strip(), []))
-        if parts and slide_type(cell) not in ("skip", "notes"):
+        if parts and (slide_type(cell) not in ("skip", "notes") or answers(cell)):
             parts[-1][1].append(cell)
     return [(title, cells) for title, cells in parts if cells]
 
@@ -214,6 +214,11 @@ def outputs(cell, source_is_poll):
     return page
 
 
+def answers(cell):
+    """What the cell's `outcome` calls say. A cell that is skipped still shows these, or a poll would have no answer."""
+    return "".join(answer(output.get("data", {})) for output in cell.get("outputs", []))
+
+
 def answer(data):
     """What `outcome` says, without "you made no prediction"; empty for anything else."""
     found = re.match(r"… (\d\w*\.\w+): (.*)\nIt was (.*?)\. You made no prediction", data.get("text/plain", ""), re.S)
@@ -235,6 +240,8 @@ def part(title, cells, notes, drawing, widgets):
             found = PREDICT.search(cell.source)
             question = found[0] if found else ""
             page += prose(PREDICT.sub("", cell.source), start)
+        elif slide_type(cell) == "skip":
+            page += answers(cell)
         elif cell.cell_type == "code":
             predictions = polls(cell, widgets)
             if predictions:

@@ -182,9 +182,15 @@
     if (page.some(atom => atom.node.matches(".figure, .player, .html") || atom.node.style.zoom)) return;
     const largest = page.some(atom => atom.node.matches(".poll")) ? [1.8, 1.6, 1.5] : [];
     for (const factor of [...largest, 1.4, 1.3, 1.2, 1.1, 1, 0.95, 0.9, 0.86]) {
-      const heights = page.map(atom => { atom.node.style.zoom = factor; return height(atom.node); });
+      let wide = false;                                                 // a formula cannot be broken
+      const heights = page.map(atom => {
+        atom.node.style.zoom = factor;
+        const high = height(atom.node);
+        wide ||= atom.node.scrollWidth > atom.node.clientWidth + 1;
+        return high;
+      });
       const whole = page.every((atom, k) => !atom.node.querySelector(".lines") || heights[k] < atom.height * factor + 6);
-      if (whole && heights.reduce((sum, high) => sum + high + GAP * factor, 0) <= ROOM.height) return;
+      if (whole && !wide && heights.reduce((sum, high) => sum + high + GAP * factor, 0) <= ROOM.height) return;
     }
     page.forEach(atom => { atom.node.style.zoom = ""; });
   }

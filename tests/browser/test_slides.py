@@ -94,7 +94,8 @@ def test_every_slide_fits_and_nothing_is_missing(build, show, path):
     parts, drawing = slides.sections(notebook), slides.drawing_names(notebook)
     titles = page.evaluate("[...new Set(Reveal.getSlides().map(slide => slide.dataset.part))]")
     assert titles == [title for title, _ in parts]
-    cells = [cell for _, some in parts for cell in some if cell.cell_type == "code"]
+    cells = [cell for _, some in parts for cell in some
+             if cell.cell_type == "code" and slides.slide_type(cell) != "skip"]
     code = [slides.shown(cell.source).strip() for cell in cells if not re.search(r"^predict\(", cell.source, re.M)
             and not slides.is_plumbing(cell.source, drawing, bool(slides.outputs(cell, False)))]
     lines = page.evaluate("[...document.querySelectorAll('.code .line')].map(line => line.textContent)")
