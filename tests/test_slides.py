@@ -41,7 +41,7 @@ def test_a_lesson_fits_its_hour(notes):
 def test_where_the_class_predicts_the_notes_say_what_to_ask_and_what_to_expect(notes):
     said, asked = slides.speaker_notes(notes), 0
     for title, cells in slides.sections(lesson(notes)):
-        if any("predict(" in cell.source for cell in cells if cell.cell_type == "code"):
+        if any(re.search(r"^predict\(", cell.source, re.M) for cell in cells if cell.cell_type == "code"):
             asked += 1
             assert re.search(r"\b(ask|poll)\b", said[title].lower()), title
             assert "Reply" in said[title] or "Point at" in said[title], title
@@ -104,3 +104,17 @@ def test_an_answer_in_a_skipped_cell_is_shown_and_nothing_else_of_it():
     page = slides.part(title, cells, "notes", set(), {})
     assert "391</strong>" in page
     assert "outcome" not in page
+
+
+def test_the_still_beside_a_widget_is_shown_though_its_cell_is_skipped():
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    skipped = {"slideshow": {"slide_type": "skip"}}
+    widget = nbformat.v4.new_code_cell("lab()", outputs=[nbformat.v4.new_output("execute_result", data=view)])
+    still = nbformat.v4.new_code_cell("draw()", metadata=skipped, outputs=[
+        nbformat.v4.new_output("execute_result", data={"image/png": "AAAA"}, metadata={"image/png": {"alt": "a cat"}})])
+    other = nbformat.v4.new_code_cell("1", metadata=skipped, outputs=still.outputs)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), widget, still, other])
+    [(title, cells)] = slides.sections(notebook)
+    page = slides.part(title, cells, "notes", set(), {})
+    assert page.count('<img alt="a cat"') == 1
+    assert "draw()" not in page

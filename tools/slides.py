@@ -48,14 +48,21 @@ def number(path):
 
 def sections(notebook):
     """The lesson's parts that are on slides: [(title, its cells)], in order. A heading of level 1 or 2 begins one."""
-    parts = []
+    parts, before = [], None
     for cell in notebook.cells:
         heading = HEADING.match(cell.source) if cell.cell_type == "markdown" else None
         if heading:
             parts.append((heading[2].strip(), []))
-        if parts and (slide_type(cell) not in ("skip", "notes") or answers(cell)):
+        if parts and (slide_type(cell) not in ("skip", "notes") or answers(cell) or is_still(cell, before)):
             parts[-1][1].append(cell)
+        before = cell
     return [(title, cells) for title, cells in parts if cells]
+
+
+def is_still(cell, before):
+    """Whether a cell that is skipped in class draws what the widget in the cell before it shows."""
+    return (slide_type(cell) == "skip" and before is not None and before.cell_type == "code"
+            and LIVE in outputs(before, False) and "<img" in outputs(cell, False))
 
 
 def slide_type(cell):
@@ -150,6 +157,9 @@ def block(kind, content, **data):
     return f'<div class="block {kind}"{attributes}>{content}</div>\n'
 
 
+LIVE = block("live", "Live in the notebook: try it there.")
+
+
 def prose(text, start):
     """A Markdown cell. What is hidden under "Reveal" in the notebook comes last, on a slide of its own."""
     hidden = DETAILS.findall(text)
@@ -161,7 +171,7 @@ def prose(text, start):
 
 def poll(question, predictions):
     """The slide on which the class votes, before it sees the result."""
-    page = block("prose", markdown(question or "**Predict.**"), start="page")
+    page = block("prose", markdown(question or "**Predict.**"), start="poll")
     for label, choices, unit in predictions:
         if choices:
             options = "".join(f'<li class="fragment">{html.escape(str(choice))}</li>' for choice in choices)
@@ -201,7 +211,7 @@ def outputs(cell, source_is_poll):
         data = output.get("data", {})
         if "application/vnd.jupyter.widget-view+json" in data:
             if output.output_type == "execute_result" and not source_is_poll:
-                page += block("live", "Live in the notebook: move the controls.")
+                page += LIVE
         elif "image/png" in data:
             alt = output.metadata.get("image/png", {}).get("alt", "")
             picture = "data:image/png;base64," + "".join(data["image/png"].split())
@@ -241,13 +251,14 @@ def part(title, cells, notes, drawing, widgets):
             question = found[0] if found else ""
             page += prose(PREDICT.sub("", cell.source), start)
         elif slide_type(cell) == "skip":
-            page += answers(cell)
+            page += answers(cell) or outputs(cell, False)
         elif cell.cell_type == "code":
             predictions = polls(cell, widgets)
             if predictions:
                 page += poll(question, predictions)
                 question, start = "", "page"
             results = outputs(cell, predictions)
+            start = "" if results == LIVE else start
             if not predictions and not is_plumbing(cell.source, drawing, bool(results)):
                 results = code(shown(cell.source)) + results
             page += f'<div class="block begin" data-start="{start}"></div>' + results

@@ -46,7 +46,8 @@
       const room = slide.querySelector(".room");
       room.append(...page);
       room.classList.toggle("opening", first && k === 0);
-      room.classList.toggle("centred", (first && k === 0) || page.some(node => node.matches(".poll")));
+      const vote = page.some(node => node.matches(".poll")) && !page.some(node => node.querySelector("h1, h2, h3"));
+      room.classList.toggle("centred", (first && k === 0) || vote);
       const copy = notes.cloneNode(true);
       if (k > 0) copy.insertAdjacentHTML("afterbegin", `<p><em>Slide ${k + 1} of ${pages.length} of this section.</em></p>`);
       slide.append(copy);
@@ -119,10 +120,18 @@
       const drawings = page.filter(other => other.size).reduce((sum, other) => sum + other.height, 0);
       return used + more <= ROOM.height + (drawings ? 0.3 * drawings : 0.14 * ROOM.height);
     };
+    // A poll joins what was said before it where that leaves the letters large.
+    const pollFits = (atom, queue) => {
+      const end = queue.findIndex(next => !next.node.matches(".poll")), poll = [atom, ...queue.slice(0, end < 0 ? undefined : end)];
+      poll.forEach(measure);
+      return page.every(other => other.node.matches(".prose"))
+        && used + poll.reduce((sum, one) => sum + GAP + one.height, 0) <= 0.75 * ROOM.height;
+    };
     while (queue.length) {
       const atom = queue.shift();
       const voted = page.at(-1)?.node.matches(".poll") && !atom.node.matches(".poll");
-      if (voted || atom.start === "page" || (atom.start === "code" && drawn)) close();
+      const cramped = atom.start === "poll" && !pollFits(atom, queue);
+      if (cramped || voted || atom.start === "page" || (atom.start === "code" && drawn)) close();
       atom.start = "";
       measure(atom);
       const gap = page.length ? GAP : 0;
