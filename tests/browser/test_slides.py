@@ -100,7 +100,8 @@ def test_every_slide_fits_and_nothing_is_missing(build, show, path):
             and not slides.is_plumbing(cell.source, drawing, bool(slides.outputs(cell, False)))]
     lines = page.evaluate("[...document.querySelectorAll('.code .line')].map(line => line.textContent)")
     assert [line.rstrip() for line in lines] == [line.rstrip() for line in "\n".join(code).split("\n")]
-    stills = [cell for _, some in parts for cell in some if slides.slide_type(cell) == "skip" and not slides.answers(cell)]
+    stills = [cell for _, some in parts for cell in some
+              if slides.slide_type(cell) == "skip" and not slides.answers(cell)]
     figures = sum("image/png" in output.get("data", {}) for cell in cells + stills for output in cell.outputs)
     films = sum("dl-player" in output.get("data", {}).get("text/html", "") for cell in cells for output in cell.outputs)
     assert page.locator(".figure img").count() == figures
