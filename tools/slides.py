@@ -235,7 +235,7 @@ def answer(data):
     if not found:
         return ""
     label, value = found[2].rstrip(": "), found[3].strip('"')
-    colon = "" if label.endswith(("=", "?")) else ":"
+    colon = "" if label.endswith(("=", "?", ",")) else ":"
     text = f'{html.escape(label)}{colon} <strong class="fragment">{html.escape(value)}</strong>'
     return block("answer", text, label=label)
 
