@@ -9,6 +9,8 @@
 # make run            set up and execute every notebook without a browser
 # make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
+# make slides         for lecturers: a slide deck of each lesson, in build/slides, that works without a network (needs npm)
+# make handouts       the same, and a PDF of each deck, one page a slide (needs Chromium, too)
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make lock           write down the versions here, with their hashes: requirements.lock (Linux, Python 3.11)
@@ -25,7 +27,8 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions links lock bench clean
+.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions slides handouts links
+.PHONY: lock bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -95,6 +98,12 @@ lock: $(VENV)/.installed-test
 	build/uv/bin/uv pip compile pyproject.toml --extra lab --extra test --constraint build/versions.txt --python "$(PY)" \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -q >> build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+slides: $(VENV)/.installed-slides
+	"$(PY)" tools/slides.py $(ARGS)
+
+handouts: $(VENV)/.installed-browser
+	CHROMIUM="$(CHROMIUM)" "$(PY)" tools/slides.py --pdf $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" benchmarks/benchmark.py $(ARGS)

@@ -156,6 +156,8 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
     hidden = ("DIFFUSION_LESSONS_DATA", "MAKEFLAGS", "MAKEOVERRIDES", "ARGS")  # `make test ARGS=...` hands its own on
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["CHROMIUM"] = str(tmp_path / "chromium")    # there is one: nothing is to be installed
+    script(tmp_path / "bin" / "npm", "")
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
 
     def run(**more):
         log.unlink(missing_ok=True)
