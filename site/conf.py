@@ -1,10 +1,10 @@
-"""How Sphinx builds the course's pages. tools/site.py copies this folder beside the lessons and calls Sphinx there."""
+"""How Sphinx builds the course's pages. tools/pages.py copies this folder beside the lessons and calls Sphinx there."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import docstrings  # noqa: E402
+import docstrings
 
 project = html_title = "Diffusion Lessons"
 author = "the Diffusion Lessons authors"
@@ -14,10 +14,10 @@ exclude_patterns = ["_build", "**/README.md"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js = {}      # the widgets' scripts would come from the web; tools/site.py puts stills in their place
+nb_ipywidgets_js = {}      # the widgets' scripts would come from the web; tools/pages.py puts stills in their place
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 4
-# Nothing may come from another host: tools/site.py puts MathJax beside the pages. Its SVG output needs no fonts.
+# Nothing may come from another host: tools/pages.py puts MathJax beside the pages. Its SVG output needs no fonts.
 mathjax_path = "mathjax/tex-svg.js"
 
 autodoc_member_order = "bysource"

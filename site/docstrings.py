@@ -12,7 +12,7 @@ SOURCE = re.compile(r"^(?P<formula>.*?)(?:\s{3,}(?P<source>\([^()]*(?:\d{4}|pape
 
 
 def to_rst(text):
-    """A docstring as reStructuredText: paragraphs, formulas by MathJax, examples as code, lines kept as they are broken."""
+    """A docstring as reStructuredText: paragraphs, formulas by MathJax, examples as code, lines of shapes."""
     return "\n\n".join(paragraph(part) for part in re.split(r"\n\s*\n", text.strip("\n"))) + "\n"
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from diffusion_lessons.cli import doctor
 
 SUMMARY = "can I give lesson N here today? says 'ready', or what to do"
-DESCRIPTION = """Can lesson N be given on this machine today? Looks at the notebook, the packages, the weights and the data
-that it uses, and estimates how long it runs. Says 'ready' or what to do; changes nothing and downloads nothing."""
+DESCRIPTION = """Can lesson N be given on this machine today? Looks at the notebook, the packages, the weights and the
+data that it uses, and estimates how long it runs. Says 'ready' or what to do; changes and downloads nothing."""
 EXAMPLES = """examples:
   {prog} class-check 02
   {prog} class-check 04b --notebooks /media/stick/notebooks

@@ -1,14 +1,13 @@
 """The course's web pages: lessons with their results, API, map, glossary, a lecturer's desk. They need no network.
 
-    python tools/site.py                        into build/site/html; runs the notebooks first where that is needed
-    python tools/site.py --executed FOLDER      takes the executed notebooks from there, whatever their age
+    python tools/pages.py                       into build/site/html; runs the notebooks first where that is needed
+    python tools/pages.py --executed FOLDER      takes the executed notebooks from there, whatever their age
 
 `make site` calls this. The pages' sources are in site/ and docs/; what stands in the package, in the notebooks or in
 minutes.json is taken from there, so that nothing is said twice. Exercises are shown unsolved.
 """
 
 import argparse
-import ast
 import html
 import importlib
 import inspect
@@ -190,7 +189,8 @@ def map_table():
 
 def exercises_table():
     """What each exercise measures: the table of docs/instructors.md, lesson by lesson."""
-    rows = re.findall(r"^\| (\d+)\.(\d+) \| (.+) \|$", (FOLDER / "docs/instructors.md").read_text("utf-8"), re.MULTILINE)
+    instructors = (FOLDER / "docs/instructors.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+)\.(\d+) \| (.+) \|$", instructors, re.MULTILINE)
     out = []
     for path in lessons():
         there = set(re.findall(r"check\(\"(\d+\.\d+)\"", "\n".join(cell.source for cell in read(path).cells)))
@@ -213,6 +213,7 @@ def first_met(entry):
     Raises ValueError when no notebook has it.
     """
     words = "|".join(re.escape(word) for word in [entry["term"].split(" (")[0], *entry.get("also", [])])
+    term = re.compile(rf"(?:{words})(?:e?s)?(?: \(.*\))?", re.IGNORECASE)
     plain = re.compile(rf"(?<![\w-])(?:{words})(?:e?s)?(?![\w-])", re.IGNORECASE)
     places = []
     for path in lessons():
@@ -222,9 +223,9 @@ def first_met(entry):
                 if cell.cell_type == "markdown" and line.startswith("## "):
                     section = line[3:]
                 if plain.search(line):
-                    bold = any(plain.search(text) for text in re.findall(r"\*\*(.+?)\*\*", line))
-                    places.append((not (bold and cell.cell_type == "markdown"), cell.cell_type != "markdown",
-                                   len(places), path, section))
+                    bold = any(term.fullmatch(text.rstrip(".:")) for text in re.findall(r"\*\*(.+?)\*\*", line))
+                    introduced = bold and cell.cell_type == "markdown" and section != "Recap"
+                    places.append((not introduced, cell.cell_type != "markdown", len(places), path, section))
     if not places:
         raise ValueError(f"no notebook has the glossary's term {entry['term']!r}")
     return min(places)[3:]
@@ -236,7 +237,8 @@ def glossary():
     for entry in glossary_terms():
         path, section = first_met(entry)
         where = f"[{number(path)}](lessons/{path.name})" + (f", “{section}”" if section else "")
-        out.append(f"{entry['term']}\n: {entry['says'].strip()} <span class=\"dl-where\">First met in {where}.</span>\n")
+        says = f"{entry['says'].strip()} <span class=\"dl-where\">First met in {where}.</span>"
+        out.append(f"{entry['term']}\n: {says}\n")
     return "\n".join(out)
 
 
@@ -278,11 +280,12 @@ def write_api(folder):
         module = importlib.import_module(f"diffusion_lessons.{name}")
         if not list(members(module)):
             continue
-        rooms.setdefault(name.rpartition(".")[0] or "The ideas", []).append((name, (module.__doc__ or "").split("\n")[0]))
+        says = (module.__doc__ or "").split("\n")[0]
+        rooms.setdefault(name.rpartition(".")[0] or "The ideas", []).append((name, says))
         line = "=" * len(name)
         (folder / f"{name}.rst").write_text(
             f"{name}\n{line}\n\n.. automodule:: diffusion_lessons.{name}\n   :members:\n", encoding="utf-8")
-    index = ["# API", "", "The package, module by module, from its own docstrings. `solution` in a notebook shows the code.", ""]
+    index = ["# API", "", "The package, module by module, from its own docstrings.", ""]
     for room, entries in rooms.items():
         index += [f"## {room}", "", "| module | |", "|---|---|"]
         index += [f"| [`{name}`]({name}.rst) | {says} |" for name, says in entries]
@@ -357,11 +360,11 @@ def main(arguments=None):
         prepare(executed_copies(args.executed), source)
         mathjax(source, args.out.parent / "npm")
     except (OSError, ValueError) as error:
-        print(f"site: {error}", file=sys.stderr)
+        print(f"pages: {error}", file=sys.stderr)
         return 1
     shutil.rmtree(pages, ignore_errors=True)
-    sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-d", str(args.out / "doctrees")]
-    ran = subprocess.run([*sphinx, str(source), str(pages)])
+    sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html"]
+    ran = subprocess.run([*sphinx, "-d", str(args.out / "doctrees"), str(source), str(pages)])
     if ran.returncode == 0:
         size = sum(file.stat().st_size for file in pages.rglob("*") if file.is_file()) / 2**20
         print(f"{pages / 'index.html'} ({size:.0f} MB); open it in a browser, no server is needed")
