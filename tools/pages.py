@@ -243,12 +243,15 @@ def glossary():
 
 
 def fill(text, pieces, seconds):
-    """A page with its `{{ name }}` filled in; `{{ 02/1 }}` is a section of a lesson, with the seconds it runs.
+    """A page with its `{{ name }}` filled in.
 
+    `{{ 02/1 }}` is a section of a lesson, with the time that it runs; `{{ wait/02/1 }}` is that time alone.
     Raises ValueError when there is nothing of that name.
     """
     def piece(match):
         name = match[1]
+        if name.removeprefix("wait/") in seconds and name.startswith("wait/"):
+            return in_words(seconds[name.removeprefix("wait/")][1])
         if name in seconds:
             says, ran = seconds[name]
             path = next(path for path in lessons() if number(path) == name.split("/")[0])
