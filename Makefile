@@ -2,12 +2,13 @@
 # make test           set up and run the tests: under ten minutes, every notebook once
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
-#                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
+#                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
 # make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
+# make site           the course's pages, with every lesson's results, in build/site/html; they need no network
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make bench          set up and measure speed on this machine
@@ -23,7 +24,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions links bench clean
+.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions site links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -80,6 +81,9 @@ times: $(VENV)/.installed-test
 
 solutions: $(VENV)/.installed-test
 	"$(PY)" tools/solutions.py $(ARGS)
+
+site: $(VENV)/.installed-test $(VENV)/.installed-site
+	"$(PY)" tools/pages.py $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" benchmarks/benchmark.py $(ARGS)

@@ -109,14 +109,13 @@ def collect(model, widgets, labels, options):
     """Find a widget's labels, and its controls with theirs, children included."""
     entry = widgets.get(model.removeprefix("IPY_MODEL_"), {})
     state, name = entry.get("state", {}), entry.get("model_name", "")
-    text = re.sub("<[^>]+>", " ", state.get("description") or "").strip()
+    text, value = (" ".join(re.sub("<[^>]+>", " ", str(state.get(key) or "")).split()) for key in ("description", "value"))
     if name.startswith("FloatProgress"):
         return
     if name == "ButtonModel" or "Slider" in name or name in ("DropdownModel", "ToggleButtonsModel"):
         options.append((name, html.escape(text)))
     elif name in ("TextModel", "LabelModel", "HTMLModel"):
-        said = text or re.sub("<[^>]+>", " ", str(state.get("value", ""))).strip()
-        labels += [html.escape(said)] * bool(said)
+        labels += [html.escape(text or value)] * bool(text or value)
     elif text:
         labels.append(html.escape(text))
     for child in state.get("children", []):
@@ -208,7 +207,9 @@ def glossary_terms():
 
 
 def first_met(entry):
-    """Where a term is introduced: in bold where it is, else where it is first used.  -> (notebook's path, section)
+    """Where a term is introduced: in bold where it is, else where it is first used.
+
+    -> (the notebook's path, its section, the path of the first notebook that uses the term)
 
     Raises ValueError when no notebook has it.
     """
@@ -228,16 +229,18 @@ def first_met(entry):
                     places.append((not introduced, cell.cell_type != "markdown", len(places), path, section))
     if not places:
         raise ValueError(f"no notebook has the glossary's term {entry['term']!r}")
-    return min(places)[3:]
+    _, _, _, path, section = min(places)
+    return path, section, min(places, key=lambda place: place[1:])[3]
 
 
 def glossary():
     """The glossary's entries as a definition list, each with the lesson and the section where it is met."""
     out = []
     for entry in glossary_terms():
-        path, section = first_met(entry)
+        path, section, earliest = first_met(entry)
         where = f"[{number(path)}](lessons/{path.name})" + (f", “{section}”" if section else "")
-        says = f"{entry['says'].strip()} <span class=\"dl-where\">First met in {where}.</span>"
+        sooner = f"; first used in {number(earliest)}" if earliest != path else ""
+        says = f"{entry['says'].strip()} <span class=\"dl-where\">Introduced in {where}{sooner}.</span>"
         out.append(f"{entry['term']}\n: {says}\n")
     return "\n".join(out)
 
@@ -284,7 +287,7 @@ def write_api(folder):
         if not list(members(module)):
             continue
         says = (module.__doc__ or "").split("\n")[0]
-        rooms.setdefault(name.rpartition(".")[0] or "The ideas", []).append((name, says))
+        rooms.setdefault(name.rpartition(".")[0] or "The ideas, and what all modules use", []).append((name, says))
         line = "=" * len(name)
         (folder / f"{name}.rst").write_text(
             f"{name}\n{line}\n\n.. automodule:: diffusion_lessons.{name}\n   :members:\n", encoding="utf-8")
