@@ -1,4 +1,4 @@
-"""The course's pages: what is written for them fits the notebooks and the package. (Built and opened: tests/browser.)"""
+"""The course's pages: what is written for them fits the notebooks and the package. (tests/browser opens them.)"""
 
 import importlib
 import re
@@ -106,10 +106,12 @@ def test_every_term_of_the_glossary_is_in_a_notebook_where_it_says():
 def test_the_standard_terms_are_in_the_glossary():
     known = {word.casefold() for entry in pages.glossary_terms()
              for word in (entry["term"], entry["term"].split(" (")[0], *entry.get("also", []))}
-    assert known >= {"prediction_type", "timesteps", "cfgdenoiser", "unconditional", "ema", "conditioning dropout", "prompt",
-                     "slerp", "minibatch standard deviation", "attribute accuracy", "nearest neighbours", "skip connections",
-                     "token embedding", "position embedding", "attention weights", "bos", "eos", "pooled", "null condition",
-                     "cross-attention", "time embedding", "label embedding", "mode", "classifier", "tokenizer", "vocab"}
+    assert known >= {
+        "prediction_type", "timesteps", "cfgdenoiser", "unconditional", "ema", "conditioning dropout", "prompt", "slerp",
+        "minibatch standard deviation", "attribute accuracy", "nearest neighbours", "skip connections", "vocab", "bos",
+        "token embedding", "position embedding", "attention weights", "eos", "pooled", "null condition", "tokenizer",
+        "cross-attention", "time embedding", "label embedding", "mode", "classifier",
+    }
 
 
 def test_the_map_leads_to_functions_and_lessons_that_exist():

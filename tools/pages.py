@@ -8,6 +8,7 @@ minutes.json is taken from there, so that nothing is said twice. Exercises are s
 """
 
 import argparse
+import functools
 import html
 import importlib
 import inspect
@@ -109,7 +110,7 @@ def collect(model, widgets, labels, options):
     """Find a widget's labels, and its controls with theirs, children included."""
     entry = widgets.get(model.removeprefix("IPY_MODEL_"), {})
     state, name = entry.get("state", {}), entry.get("model_name", "")
-    text, value = (" ".join(re.sub("<[^>]+>", " ", str(state.get(key) or "")).split()) for key in ("description", "value"))
+    text, value = (plain(state.get(key) or "") for key in ("description", "value"))
     if name.startswith("FloatProgress"):
         return
     if name == "ButtonModel" or "Slider" in name or name in ("DropdownModel", "ToggleButtonsModel"):
@@ -120,6 +121,11 @@ def collect(model, widgets, labels, options):
         labels.append(html.escape(text))
     for child in state.get("children", []):
         collect(child, widgets, labels, options)
+
+
+def plain(text):
+    """Text without HTML's tags."""
+    return " ".join(re.sub("<[^>]+>", " ", str(text)).split())
 
 
 # What is said once, elsewhere
@@ -215,22 +221,30 @@ def first_met(entry):
     """
     words = "|".join(re.escape(word) for word in [entry["term"].split(" (")[0], *entry.get("also", [])])
     term = re.compile(rf"(?:{words})(?:e?s)?(?: \(.*\))?", re.IGNORECASE)
-    plain = re.compile(rf"(?<![\w-])(?:{words})(?:e?s)?(?![\w-])", re.IGNORECASE)
+    used = re.compile(rf"(?<![\w-])(?:{words})(?:e?s)?(?![\w-])", re.IGNORECASE)
     places = []
     for path in lessons():
-        section = ""
-        for cell in read(path).cells:
-            for line in cell.source.splitlines():
-                if cell.cell_type == "markdown" and line.startswith("## "):
-                    section = line[3:]
-                if plain.search(line):
-                    bold = any(term.fullmatch(text.rstrip(".:")) for text in re.findall(r"\*\*(.+?)\*\*", line))
-                    introduced = bold and cell.cell_type == "markdown" and section != "Recap"
-                    places.append((not introduced, cell.cell_type != "markdown", len(places), path, section))
+        for line, section, is_code in lines(path):
+            if used.search(line):
+                bold = any(term.fullmatch(text.rstrip(".:")) for text in re.findall(r"\*\*(.+?)\*\*", line))
+                introduced = bold and not is_code and section != "Recap"
+                places.append((not introduced, is_code, len(places), path, section))
     if not places:
         raise ValueError(f"no notebook has the glossary's term {entry['term']!r}")
     _, _, _, path, section = min(places)
     return path, section, min(places, key=lambda place: place[1:])[3]
+
+
+@functools.cache
+def lines(path):
+    """All lines of a notebook: (line, the section that it is in, whether it is code)."""
+    found, section = [], ""
+    for cell in read(path).cells:
+        is_code = cell.cell_type == "code"
+        for line in cell.source.splitlines():
+            section = line[3:] if line.startswith("## ") and not is_code else section
+            found.append((line, section, is_code))
+    return found
 
 
 def glossary():

@@ -1,6 +1,6 @@
 """The course's pages in Chromium, from the disk and with no network: nothing fails, every picture loads.
 
-DIFFUSION_LESSONS_SITE names a folder of pages that have been built; without it they are built here, as `make site` does.
+DIFFUSION_LESSONS_SITE names a folder of pages that have been built; without it they are built here, as by `make site`.
 """
 
 import os
@@ -23,7 +23,8 @@ LOADED = """async () => {
     await Promise.allSettled(images.map(image => image.decode()));
     return {images: images.length, broken: images.filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80)),
             silent: images.filter(i => !i.alt).map(i => i.src.slice(0, 80)), html: document.documentElement.outerHTML,
-            formulas: document.querySelectorAll('.math').length, drawn: document.querySelectorAll('mjx-container svg').length,
+            formulas: document.querySelectorAll('.math').length,
+            drawn: document.querySelectorAll('mjx-container svg').length,
             wrong: [...document.querySelectorAll('[data-mml-node="merror"]')].map(e => e.textContent),
             wide: document.documentElement.scrollWidth - document.documentElement.clientWidth}
 }"""
@@ -47,7 +48,7 @@ def page(browser):
     page.on("console", lambda said: page.trouble.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: page.trouble.append(str(error)))
     page.on("requestfailed", lambda request: page.trouble.append(f"failed: {request.url[:200]}"))
-    page.on("request", lambda request: None if request.url.startswith(LOCAL) else page.trouble.append(request.url[:200]))
+    page.on("request", lambda asked: None if asked.url.startswith(LOCAL) else page.trouble.append(asked.url[:200]))
     yield page
     page.close()
 
