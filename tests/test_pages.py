@@ -68,6 +68,8 @@ def test_a_page_shows_results_and_stills_but_no_answers():
     card = page.cells[2].outputs[0].data["text/html"]
     assert "Your prediction?</b> Which is larger? <i>a &lt; b · b</i>" in card
     assert page.cells[3].outputs == []
+    said = nbformat.v4.new_output("stream", text="Weights in /home/ann/my lessons/diffusion_lessons/pretrained, a/b")
+    assert pages.still(said, {}).text == "Weights in …/diffusion_lessons/pretrained, a/b"
     with pytest.raises(ValueError, match="other cells"):
         pages.lesson_page(notebook(("a",)), run)
 
@@ -107,10 +109,10 @@ def test_the_standard_terms_are_in_the_glossary():
     known = {word.casefold() for entry in pages.glossary_terms()
              for word in (entry["term"], entry["term"].split(" (")[0], *entry.get("also", []))}
     assert known >= {
-        "prediction_type", "timesteps", "cfgdenoiser", "unconditional", "ema", "conditioning dropout", "prompt", "slerp",
+        "prediction_type", "timesteps", "cfgdenoiser", "unconditional", "ema", "conditioning dropout", "prompt",
         "minibatch standard deviation", "attribute accuracy", "nearest neighbours", "skip connections", "vocab", "bos",
         "token embedding", "position embedding", "attention weights", "eos", "pooled", "null condition", "tokenizer",
-        "cross-attention", "time embedding", "label embedding", "mode", "classifier",
+        "cross-attention", "time embedding", "label embedding", "mode", "classifier", "slerp",
     }
 
 
