@@ -59,7 +59,9 @@ def test_a_page_shows_results_and_stills_but_no_answers():
              "q": {"model_name": "HTMLModel", "state": {"value": "<b>Which is</b> larger?"}},
              "a": {"model_name": "ButtonModel", "state": {"description": "a < b"}},
              "b": {"model_name": "ButtonModel", "state": {"description": "b"}},
-             "bar": {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_p"]}},
+             "bar": {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_percent", "IPY_MODEL_p"]}},
+             "percent": {"model_name": "HTMLModel", "state": {"value": "100%"}},
+             "slider": {"model_name": "IntSliderModel", "state": {"description": "step", "value": 3}},
              "p": {"model_name": "FloatProgressModel", "state": {"description": "half"}}}
     run.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
     page = pages.lesson_page(source, run)
@@ -68,6 +70,8 @@ def test_a_page_shows_results_and_stills_but_no_answers():
     card = page.cells[2].outputs[0].data["text/html"]
     assert "Your prediction?</b> Which is larger? <i>a &lt; b · b</i>" in card
     assert page.cells[3].outputs == []
+    slider = nbformat.v4.new_output("display_data", {pages.WIDGET: {"model_id": "slider"}})
+    assert "a widget stands here:</b> step<" in pages.still(slider, state).data["text/html"]
     said = nbformat.v4.new_output("stream", text="Weights in /home/ann/my lessons/diffusion_lessons/pretrained, a/b")
     assert pages.still(said, {}).text == "Weights in …/diffusion_lessons/pretrained, a/b"
     with pytest.raises(ValueError, match="other cells"):

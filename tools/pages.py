@@ -97,34 +97,28 @@ def still(output, widgets):
         if "text" in output:
             output.text = OUR_FOLDERS.sub("…/", output.text)
         return output
-    labels, options = [], []
-    collect(view["model_id"], widgets, labels, options)
-    if not labels:
+    parts = list(inside(view["model_id"], widgets))
+    if any(kind.startswith("FloatProgress") for kind, _ in parts):
         return None
-    if options and all(kind == "ButtonModel" for kind, _ in options) or not options:
-        words = f"<b>Your prediction?</b> {labels[0]}"
-        words += " <i>" + " · ".join(label for _, label in options if label) + "</i>" if options else ""
+    controls = [text for kind, text in parts if "Slider" in kind or kind in ("DropdownModel", "ToggleButtonsModel")]
+    said = [text for kind, text in parts if kind in ("TextModel", "FloatTextModel", "LabelModel", "HTMLModel") and text]
+    choices = [text for kind, text in parts if kind == "ButtonModel" and text]
+    if controls:
+        words = "<b>In the notebook, a widget stands here:</b> " + ", ".join(dict.fromkeys(filter(None, controls)))
+    elif said:
+        words = f"<b>Your prediction?</b> {said[0]}" + (f" <i>{' · '.join(choices)}</i>" if choices else "")
     else:
-        words = ("<b>In the notebook, a widget stands here:</b> " +
-                 ", ".join(dict.fromkeys(label for _, label in options if label)))
+        return None
     return nbformat.v4.new_output("display_data", {"text/html": f'<div class="dl-card">{words}</div>'})
 
 
-def collect(model, widgets, labels, options):
-    """Find a widget's labels, and its controls with theirs, children included."""
+def inside(model, widgets):
+    """A widget and all those within it: (name of its model, its label or what it says)."""
     entry = widgets.get(model.removeprefix("IPY_MODEL_"), {})
-    state, name = entry.get("state", {}), entry.get("model_name", "")
-    text, value = (plain(state.get(key) or "") for key in ("description", "value"))
-    if name.startswith("FloatProgress"):
-        return
-    if name == "ButtonModel" or "Slider" in name or name in ("DropdownModel", "ToggleButtonsModel"):
-        options.append((name, html.escape(text)))
-    elif name in ("TextModel", "LabelModel", "HTMLModel"):
-        labels += [html.escape(text or value)] * bool(text or value)
-    elif text:
-        labels.append(html.escape(text))
+    state = entry.get("state", {})
+    yield entry.get("model_name", ""), html.escape(plain(state.get("description") or state.get("value") or ""))
     for child in state.get("children", []):
-        collect(child, widgets, labels, options)
+        yield from inside(child, widgets)
 
 
 def plain(text):

@@ -54,7 +54,7 @@ def page(browser):
 
 
 def test_every_page_opens_from_the_disk_without_a_network(site, page):
-    files = sorted(site.rglob("*.html"))
+    files = [file for file in sorted(site.rglob("*.html")) if "_static" not in file.parts]    # the theme's own parts
     assert len(files) > 50
     images = {}
     for file in files:
