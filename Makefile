@@ -2,7 +2,7 @@
 # make test           set up and run the tests: a quarter of an hour, every notebook once
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
-#                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
+#                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
 # make faults         break things on purpose: damaged files, full disks, kills, attacks (15 minutes at most)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
@@ -11,6 +11,7 @@
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
 # make slides         for lecturers: a slide deck of each lesson, in build/slides, that works without a network (needs npm)
 # make handouts       the same, and a PDF of each deck, one page a slide (needs Chromium, too)
+# make site           the course's pages, with every lesson's results, in build/site/html; they need no network
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make lock           write down the versions here, with their hashes: requirements.lock (Linux, Python 3.11)
@@ -27,7 +28,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions slides handouts links
+.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions slides handouts site links
 .PHONY: lock bench clean
 .DELETE_ON_ERROR:
 
@@ -104,6 +105,9 @@ slides: $(VENV)/.installed-slides
 
 handouts: $(VENV)/.installed-browser
 	CHROMIUM="$(CHROMIUM)" "$(PY)" tools/slides.py --pdf $(ARGS)
+
+site: $(VENV)/.installed-test $(VENV)/.installed-site
+	"$(PY)" tools/pages.py $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" benchmarks/benchmark.py $(ARGS)

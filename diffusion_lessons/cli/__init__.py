@@ -15,17 +15,17 @@ import traceback
 from collections.abc import Sequence
 
 from diffusion_lessons import __version__
-from diffusion_lessons.cli import captions, doctor, evaluate, generate, grade, train
+from diffusion_lessons.cli import captions, class_check, doctor, evaluate, generate, grade, train
 
 PROG = "diffusion-lessons"
 COMMANDS = {"doctor": doctor, "generate": generate, "train": train, "evaluate": evaluate, "captions": captions,
-            "grade": grade}
+            "grade": grade, "class-check": class_check}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     plain = argparse.RawDescriptionHelpFormatter
-    about = "".join(f"  {name:<10} {command.SUMMARY}\n" for name, command in COMMANDS.items())
+    about = "".join(f"  {name:<12} {command.SUMMARY}\n" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog=PROG, description=f"Diffusion Lessons on the command line.\n\n{about}",
                                      formatter_class=plain, epilog=f"Help on a command: {PROG} generate --help")
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")

@@ -57,9 +57,8 @@ def check_software() -> list[str]:
     print(f"  {'Python':<12} {platform.python_version()}  ({sys.executable})")
     missing = []
     for name in (*NEEDED, "jupyterlab"):
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = version(name)
+        if found is None:
             found = "not installed"
             if name == "jupyterlab":  # Colab and editors bring their own notebook
                 found += " (needed only to open the notebooks here: pip install -e '.[lab]')"
@@ -67,6 +66,14 @@ def check_software() -> list[str]:
                 missing.append(name)
         print(f"  {name:<12} {found}")
     return [f"{name} is not installed: run pip install -e . in the course's folder" for name in missing]
+
+
+def version(name: str) -> str | None:
+    """The version of an installed package, None if there is none."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def print_machine() -> None:
@@ -99,12 +106,9 @@ def check_data() -> list[str]:
     named = "" if os.environ.get("DIFFUSION_LESSONS_DATA") else "not "
     print(f"\nData in {folder}  (DIFFUSION_LESSONS_DATA is {named}set)")
     print(f"  {'free space':<12} {free_space(folder)}")
-    for name, (file, shape, dataset, subfolder, without) in DATA_SETS.items():
+    for name in DATA_SETS:
         try:
-            source = read_both_halves(folder, file, shape, dataset, subfolder)
-            found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
-            if source:
-                found = f"there: {source}"
+            found = data_set(name, folder)
         except PermissionError as error:    # the folder that it lies in cannot even be looked into
             found = "cannot be read: permission denied"
             advice.append(str(Unreadable(error.filename or folder)))
@@ -115,23 +119,25 @@ def check_data() -> list[str]:
     return list(dict.fromkeys(advice))
 
 
-def read_both_halves(folder: Path, file: str, shape: tuple[int, ...], dataset: str, subfolder: str) -> str | None:
-    """Read the training and the test pictures of a data set.  -> where they are from, None if they are not there
+def data_set(name: str, folder: Path) -> str:
+    """Read the training and the test pictures of a data set.  -> whether it is in this folder, in words
 
-    Raises ValueError if they are damaged, Unreadable or PermissionError if they may not be read.
+    Raises ValueError that says what to do if it is damaged, Unreadable or PermissionError if it may not be read.
     """
     from diffusion_lessons.datasets.files import check_readable, read_npz, read_torchvision
 
+    file, shape, dataset, subfolder, without = DATA_SETS[name]
     if folder.is_dir():
         check_readable(folder, inside=False)
     if (folder / file).exists():
-        return [read_npz(folder / file, split, shape).source for split in ("train", "test")][0]
+        return "there: " + [read_npz(folder / file, split, shape).source for split in ("train", "test")][0]
     if (folder / subfolder).exists():
         import torchvision.datasets
 
         kind = getattr(torchvision.datasets, dataset)
-        return [read_torchvision(kind, folder, subfolder, split, shape).source for split in ("train", "test")][0]
-    return None
+        read = [read_torchvision(kind, folder, subfolder, split, shape).source for split in ("train", "test")]
+        return "there: " + read[0]
+    return f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
 
 
 def free_space(folder: Path) -> str:
@@ -163,10 +169,17 @@ def check_weights() -> list[str]:
             tensors, card = weights.load(name)
         except (ValueError, OSError) as error:
             print(f"  {name:<23} missing or broken")
-            advice.append(f"{error}" if name in weights.available() else
-                          f"the weights {name!r} are missing: get them again, for instance with git checkout")
+            advice.append(about_weights(name, error))
             continue
         numbers = sum(x.numel() for x in tensors.values())
         size = (weights.FOLDER / f"{name}.safetensors").stat().st_size
         print(f"  {name:<23} intact: {numbers:,} numbers, {size / 2**20:.1f} MiB; {card.get('data', 'no data named')}")
     return advice
+
+
+def about_weights(name: str, error: Exception) -> str:
+    """What to do about weights that could not be loaded."""
+    from diffusion_lessons import weights
+
+    return (str(error) if name in weights.available() else
+            f"the weights {name!r} are missing: get them again, for instance with git checkout")
