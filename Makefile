@@ -1,15 +1,20 @@
 # make lab            set up and open JupyterLab on the notebooks
-# make test           set up and run the tests: under ten minutes, every notebook once
+# make test           set up and run the tests: a quarter of an hour, every notebook once
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
-#                     every lesson, which takes a quarter of an hour: make test-browser ARGS="-m ''"
+#                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
 # make test-everywhere  run tests and notebooks with other processors' kernels, thread counts and versions (hours)
+# make faults         break things on purpose: damaged files, full disks, kills, attacks (15 minutes at most)
 # make test-colab     set up an environment like Google Colab's in .venv-colab (5 GB), run all notebooks there
 # make run            set up and execute every notebook without a browser
 # make times          the same, and write down how long each takes (classroom/minutes.json), on a quiet machine
 # make solutions      for lecturers: the notebooks with the exercises filled in, executed, in build/solutions
+# make slides         for lecturers: a slide deck of each lesson, in build/slides, that works without a network (needs npm)
+# make handouts       the same, and a PDF of each deck, one page a slide (needs Chromium, too)
+# make site           the course's pages, with every lesson's results, in build/site/html; they need no network
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
+# make lock           write down the versions here, with their hashes: requirements.lock (Linux, Python 3.11)
 # make bench          set up and measure speed on this machine
 # make clean          remove what the tools left behind (not .venv, not your data)
 #
@@ -23,7 +28,8 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere test-colab run times solutions links bench clean
+.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions slides handouts site links
+.PHONY: lock bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -72,6 +78,9 @@ test-all: $(VENV)/.installed-browser
 test-everywhere: $(VENV)/.installed-test
 	"$(PY)" tools/everywhere.py $(ARGS)
 
+faults: $(VENV)/.installed-test
+	"$(PY)" tools/faults.py $(ARGS)
+
 run: $(VENV)/.installed-test
 	"$(PY)" tests/notebook_runner.py --out build/notebooks $(or $(ARGS),notebooks/*.ipynb)
 
@@ -80,6 +89,25 @@ times: $(VENV)/.installed-test
 
 solutions: $(VENV)/.installed-test
 	"$(PY)" tools/solutions.py $(ARGS)
+
+# uv is no part of the environment; it only works out the hashes. Names of servers stay out of the file.
+lock: $(VENV)/.installed-test
+	@mkdir -p build
+	"$(PYTHON)" -m venv build/uv && build/uv/bin/python -m pip install -q uv
+	"$(PY)" -m pip list --format=freeze --exclude-editable > build/versions.txt
+	head -n 2 requirements.lock > build/requirements.lock
+	build/uv/bin/uv pip compile pyproject.toml --extra lab --extra test --constraint build/versions.txt --python "$(PY)" \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -q >> build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+slides: $(VENV)/.installed-slides
+	"$(PY)" tools/slides.py $(ARGS)
+
+handouts: $(VENV)/.installed-browser
+	CHROMIUM="$(CHROMIUM)" "$(PY)" tools/slides.py --pdf $(ARGS)
+
+site: $(VENV)/.installed-test $(VENV)/.installed-site
+	"$(PY)" tools/pages.py $(ARGS)
 
 bench: $(VENV)/.installed-test
 	"$(PY)" benchmarks/benchmark.py $(ARGS)

@@ -1,13 +1,21 @@
-"""python -m diffusion_lessons: the same as the command `diffusion-lessons`."""
+"""The commands `diffusion-lessons` and `python -m diffusion_lessons` begin here.
 
-import sys
+Nothing is imported before `main` runs, so that Ctrl-C is one line even while the command line itself is loaded.
+"""
+
+
+def main() -> int:
+    """Run the command line.  -> its exit code, 130 after Ctrl-C"""
+    try:
+        from diffusion_lessons import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        import sys
+
+        print("\nstopped", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    try:
-        from diffusion_lessons.cli import main
-
-        code = main()
-    except KeyboardInterrupt:    # while all this is being imported
-        print("\nstopped", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    raise SystemExit(main())

@@ -14,6 +14,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, 1_000_000),        # of sampling; a schedule has its own limit, T
     "seed": (0, 2**32 - 1),         # beyond it the seeds of pictures repeat
     "guidance": (0, 100),
+    "guidance_scale": (0, 100),     # as diffusers calls it
+    "strength": (0, 1),
+    "size": (1, 8192),              # pixels to a side
     "eta": (0, 1),
 }  # fmt: skip
 

@@ -45,6 +45,14 @@ def describe(chosen: torch.device | None = None) -> str:
             "and the pictures differ by rounding alone.")
 
 
+def home() -> Path:
+    """The user's home folder; the current folder where there is none, as for a container's user without a name."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path.cwd()
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a scratch path beside `path`, and move it there only if the block ends without an error.

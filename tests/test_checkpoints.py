@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import random
-import resource
 import shutil
 
 import pytest
@@ -16,7 +15,10 @@ from diffusion_lessons import runtime
 from diffusion_lessons.training import load_checkpoint, run, save_checkpoint
 from diffusion_lessons.training.base import is_intact, previous_of
 
+pytestmark = pytest.mark.faults
+
 fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
+resource = pytest.importorskip("resource", reason="Windows has no such limits")
 
 
 def advanced(steps, of=12):
@@ -44,11 +46,12 @@ def flip(content, bit):
     return bytes(changed)
 
 
-def test_any_changed_bit_is_noticed(saved):
+def test_any_changed_bit_is_noticed(saved, record_property):
     content, rng = saved.read_bytes(), random.Random(0)
     end = 8 * len(content)
     assert is_intact(content)
     bits = [*range(end - 8 * 120, end), *range(8 * 40), *(rng.randrange(end) for _ in range(300))]
+    record_property("cases", len(bits) + 199)
     assert [bit for bit in bits if is_intact(flip(content, bit))] == []
     assert [k for k in range(1, 200) if is_intact(content[:-k])] == []
     previous_of(saved).unlink()

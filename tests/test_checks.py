@@ -240,7 +240,7 @@ def test_an_npz_with_odd_labels_is_named_and_the_doctor_goes_on(tmp_path, monkey
         load_digits("train")
     (advice,) = check_data()
     assert str(tmp_path / "mnist.npz") in advice
-    assert "MNIST        broken" in capsys.readouterr().out
+    assert "MNIST        damaged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("pixels", [np.array(["a"] * 6), np.full((6, 28, 28), "a"), np.zeros((6, 28, 28), complex),

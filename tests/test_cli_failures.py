@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +19,9 @@ from diffusion_lessons import cli, weights
 from diffusion_lessons.cli import generate, main
 from diffusion_lessons.datasets.files import read_npz
 
+pytestmark = pytest.mark.faults
+
+resource = pytest.importorskip("resource", reason="Windows has no such limits")
 needs_fifo = pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
 
 
@@ -148,7 +150,7 @@ def test_a_damaged_checkpoint_goes_on_from_the_one_before(desk, capsys):  # noqa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mnist_with_one_changed_byte_is_read_or_refused_in_one_way(tmp_path, seed):
+def test_mnist_with_one_changed_byte_is_read_or_refused_in_one_way(tmp_path, seed, record_property):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (12, 28, 28), np.uint8), np.arange(12, dtype=np.uint8) % 10
     np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -166,6 +168,7 @@ def test_mnist_with_one_changed_byte_is_read_or_refused_in_one_way(tmp_path, see
         except ValueError as error:
             refused += 1
             named += "mnist.npz" in str(error)
+    record_property("cases", 150)
     assert refused == named > 30
 
 

@@ -1,5 +1,9 @@
 """Data sets: found, refused or synthetic, and never damaged."""
 
+import contextlib
+import gzip
+import hashlib
+import http.server
 import importlib.util
 import math
 import os
@@ -317,47 +321,130 @@ def test_a_silent_network_counts_as_none_in_good_time(tmp_path, monkeypatch):
     assert len(asked) == 2
 
 
-class Answer:
-    def close(self):
+# ---------------------------------------------------------------- servers that misbehave
+
+
+def packed(x, y):
+    """MNIST's four archives, {name: content}, of the same few pictures for both halves."""
+    def idx(array):
+        head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        return gzip.compress(head + array.tobytes())
+
+    halves = [("train", x, y), ("t10k", x, y)]
+    return {f"{half}-{what}-idx{array.ndim}-ubyte.gz": idx(array)
+            for half, pictures, labels in halves for what, array in (("images", pictures), ("labels", labels))}
+
+
+class Servers(http.server.ThreadingHTTPServer):
+    """Archives on this machine. how: whole, half, other, endless, drip, slow header, error 404 or silent"""
+
+    def __init__(self, archives, how):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.archives, self.how, self.over = archives, how, threading.Event()
+        self.daemon_threads = True
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        content, how = self.server.archives[self.path.rsplit("/", 1)[1]], self.server.how
+        with contextlib.suppress(OSError):    # whoever asked has gone
+            if how == "silent":
+                self.server.over.wait(60)
+            elif how == "slow header":
+                self.drip(b"HTTP/1.0 200 OK\r\n" + 1000 * b"A: b\r\n")
+            else:
+                self.send_response(404 if how == "error 404" else 200)
+                self.end_headers()
+                if how == "endless":
+                    while not self.server.over.is_set():
+                        self.wfile.write(bytes(1 << 16))
+                elif how == "drip":
+                    self.drip(content)
+                else:
+                    self.wfile.write(dict(half=content[:-5], other=content[::-1]).get(how, content))
+
+    def drip(self, content):
+        for k in range(len(content)):
+            self.wfile.write(content[k:k + 1])
+            self.wfile.flush()
+            if self.server.over.wait(0.05):
+                return
+
+    def log_message(self, *_):
         pass
 
 
-def test_a_download_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def servers(monkeypatch):
+    """A function: starts servers of so few pictures that behave like this, and points torchvision there."""
     from torchvision.datasets import MNIST
 
-    def half(self):
-        Path(self.raw_folder).mkdir(parents=True)
-        (Path(self.raw_folder) / "train-images-idx3-ubyte").write_bytes(b"half")
-        raise RuntimeError("Error downloading train-labels-idx1-ubyte.gz")
+    x = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    archives, running = packed(x, np.arange(3, dtype=np.uint8)), []
 
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *rest, **named: Answer())
-    monkeypatch.setattr(MNIST, "download", half)
+    def start(how):
+        server = Servers(archives, how)
+        running.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(MNIST, "resources", [(name, hashlib.md5(content).hexdigest())
+                                                 for name, content in archives.items()])
+        monkeypatch.setattr(digits, "MNIST_SIZES", [len(content) for content in archives.values()])
+        monkeypatch.setattr(files, "last_silence", {})
+        monkeypatch.setattr(urllib.request, "getproxies", dict)
+        monkeypatch.setattr(urllib.request, "_opener", None)
+        return x
+
+    yield start
+    for server in running:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_whole_download_is_kept(tmp_path, servers):
+    x = servers("whole")
+    first = load_digits("train", source="mnist", folder=tmp_path)
+    assert (first.x[:, 0].numpy() == x).all()
+    servers("silent")    # nobody is asked again
+    assert torch.equal(first.x, load_digits("train", source="mnist", folder=tmp_path).x)
+    assert os.listdir(tmp_path) == ["MNIST"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how, words", [
+    ("half", "something else than it should"), ("other", "something else than it should"), ("error 404", "404"),
+    ("endless", "sends more than the"), ("drip", "sends less than"), ("slow header", "sends less than"),
+    ("silent", "timed out")])
+def test_a_bad_download_ends_and_leaves_nothing_behind(tmp_path, servers, monkeypatch, capsys, how, words):
+    servers(how)
+    monkeypatch.setattr(files, "PATIENCE", 0.5)
+    monkeypatch.setattr(files, "SLOWEST", 10_000)
     monkeypatch.setitem(digits.SYNTHETIC, "train", (20, 0))
+    began = time.monotonic()
     assert load_digits("train", folder=tmp_path).source == "synthetic digits"
-    assert "train-labels-idx1-ubyte.gz" in capsys.readouterr().out
+    assert time.monotonic() - began < 15
+    assert words in capsys.readouterr().out
     assert os.listdir(tmp_path) == []
 
 
-def test_a_whole_download_is_kept_under_the_time_limit(tmp_path, monkeypatch):
-    import socket
-
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path, servers, monkeypatch, capsys):
     from torchvision.datasets import MNIST
 
-    limits = []
+    def half(self):
+        (Path(self.raw_folder) / "train-images-idx3-ubyte").write_bytes(b"half")
+        raise RuntimeError("no such archive")
 
-    def whole(self):
-        limits.append(socket.getdefaulttimeout())
-        write_raw_mnist(Path(self.raw_folder))
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *rest, **named: Answer())
-    monkeypatch.setattr(MNIST, "download", whole)
-    before = socket.getdefaulttimeout()
-    first = load_digits("train", source="mnist", folder=tmp_path)
-    again = load_digits("train", source="mnist", folder=tmp_path)
-    assert limits == [files.PATIENCE]
-    assert socket.getdefaulttimeout() == before
-    assert torch.equal(first.x, again.x)
-    assert os.listdir(tmp_path) == ["MNIST"]
+    servers("whole")
+    monkeypatch.setattr(MNIST, "download", half)
+    monkeypatch.setitem(digits.SYNTHETIC, "train", (20, 0))
+    assert load_digits("train", folder=tmp_path).source == "synthetic digits"
+    assert "no such archive" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == []
 
 
 # ---------------------------------------------------------------- synthetic digits

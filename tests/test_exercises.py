@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusion_lessons import exercises, forward, samplers
 from diffusion_lessons.exercises import EXERCISES, check, checking, hint, record, solution
 from diffusion_lessons.exercises.checking import check_attempt, close
-from diffusion_lessons.exercises.limits import TooLong, within
+from diffusion_lessons.limits import TooLong, within
 from diffusion_lessons.schedules import make_schedule
 
 ALL = list(EXERCISES.values())

@@ -19,6 +19,8 @@ from diffusion_lessons.cards import check_card
 from diffusion_lessons.models.text import SPECIAL
 from diffusion_lessons.training import recipes
 
+pytestmark = pytest.mark.faults
+
 
 def small(folder, **about):
     """Weights of a small network of digits.  -> their path"""

@@ -23,11 +23,13 @@ import torch
 from diffusion_lessons import grading
 from diffusion_lessons.cli import main
 from diffusion_lessons.cli.grade import ending_in_order
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.grading import guard, notebook, reading, sandbox, wire
 from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
+from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import from_betas
+
+pytestmark = pytest.mark.faults
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 RIGHT = """def f(x0, t, eps, schedule):
@@ -450,7 +452,7 @@ def test_a_signal_while_a_worker_is_started_leaves_no_folder(scratch, monkeypatc
 LOOP = "def f(x, *rest):\n    while True:\n        pass\n" + "".join(f"check('2.{k}', f)\n" for k in (2, 3, 4, 6))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_linux
 def test_a_grader_that_is_ended_leaves_the_rows_so_far_and_nothing_else(tmp_path):
     package = str(Path(grading.__file__).parents[2])

@@ -1,6 +1,7 @@
 """Each lesson as it lies in git: clean to read, and running from top to bottom without a network."""
 
 import ast
+import dis
 import json
 import sys
 from pathlib import Path
@@ -82,6 +83,34 @@ def test_says_what_it_imports(path):
         for node in ast.walk(ast.parse(as_python(cell.source))):
             if isinstance(node, ast.ImportFrom):
                 assert all(alias.name != "*" for alias in node.names), f"cell {i} imports a star"
+
+
+def names_of(source):
+    """(the global names that a cell reads before it binds them, the global names that it binds)"""
+    bound, read, inner = set(), set(), [compile(as_python(source), "cell", "exec")]
+    for step in dis.get_instructions(inner[0]):
+        if step.opname == "STORE_NAME":
+            bound.add(step.argval)
+        elif step.opname == "LOAD_NAME" and step.argval not in bound:
+            read.add(step.argval)
+    for code in inner:
+        inner += [constant for constant in code.co_consts if hasattr(constant, "co_code")]
+        if code is not inner[0]:
+            globals_read = {s.argval for s in dis.get_instructions(code) if s.opname == "LOAD_GLOBAL"}
+            read |= globals_read - bound
+    return read, bound
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("lesson", ["02", "04", "04b"])
+def test_a_name_that_a_later_cell_reads_is_bound_in_one_cell(lesson):
+    """Else a cell that is run again later finds something else under that name, and ends in an error of tensors."""
+    (path,) = FOLDER.glob(f"{lesson}_*.ipynb")
+    cells = [names_of(cell.source) for _, cell in code_cells(read(path))]
+    for k, (names, _) in enumerate(cells):
+        for name in names:
+            binding = [j for j, (_, bound) in enumerate(cells) if name in bound]
+            assert len(binding) < 2 or min(binding) >= k, f"{name}, read by code cell {k}, is bound by {binding}"
 
 
 def calls(nb, name):

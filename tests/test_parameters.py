@@ -14,6 +14,8 @@ from diffusion_lessons.parameters import RANGES, real_number, shown, whole_numbe
 from diffusion_lessons.pipelines import photo, text_to_image
 from diffusion_lessons.samplers import PerSampleNoise, SamplerSettings
 
+pytestmark = pytest.mark.faults
+
 
 class Rude:
     """An object that cannot even be shown."""

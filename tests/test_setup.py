@@ -56,6 +56,19 @@ def test_extras_are_there():
     assert set(PROJECT["optional-dependencies"]) >= {"lab", "test", "site", "scale"}
 
 
+def test_the_lock_has_a_hash_for_each_package_and_holds_what_pyproject_wants():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text, "the name of a server"
+    blocks = [block for block in re.split(r"\n(?=\S)", text) if not block.startswith("#")]
+    whole = r"\S+==\S+( ;[^\\]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n|\n?))+"
+    assert [block for block in blocks if not re.fullmatch(whole, block)] == []
+    locked = dict(block.split(" ")[0].split("==") for block in blocks)
+    extras = PROJECT["optional-dependencies"]
+    for name, wanted in map(split, [*PROJECT["dependencies"], *extras["lab"], *extras["test"]]):
+        found = numbers(locked[name])
+        assert found == numbers(wanted[2:]) if wanted.startswith("==") else found >= numbers(wanted[2:]), name
+
+
 def test_ruff_finds_nothing():
     pinned = dict(split(r) for r in PROJECT["optional-dependencies"]["test"])["ruff"].removeprefix("==")
     ruff = [sys.executable, "-m", "ruff"]
@@ -143,6 +156,8 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
     hidden = ("DIFFUSION_LESSONS_DATA", "MAKEFLAGS", "MAKEOVERRIDES", "ARGS")  # `make test ARGS=...` hands its own on
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["CHROMIUM"] = str(tmp_path / "chromium")    # there is one: nothing is to be installed
+    script(tmp_path / "bin" / "npm", "")
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
 
     def run(**more):
         log.unlink(missing_ok=True)

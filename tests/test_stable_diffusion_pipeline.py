@@ -1,6 +1,7 @@
 """The whole of Stable Diffusion: against diffusers' pipeline from the same folder, and with a hand reaching in."""
 
 import json
+import math
 import socket
 
 import pytest
@@ -15,6 +16,7 @@ from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import EOS, Tokenizer, train_bpe
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
+from diffusion_lessons.parameters import shown
 from diffusion_lessons.pipelines import latent, published
 from diffusion_lessons.pipelines.latent import LatentDenoiser, LatentPipeline, guided, in_tiles
 from diffusion_lessons.pipelines.published import (
@@ -304,7 +306,7 @@ def test_a_model_of_the_hub_is_sized_fetched_once_and_found_again(pipeline, tmp_
             self.rfilename, self.size = name, 500_000_000 if name.endswith("safetensors") else 1000
 
     class Api:
-        def model_info(self, name, files_metadata):
+        def model_info(self, name, files_metadata, timeout):
             files = [*published.SMALL_FILES, "unet/x.safetensors", "unet/x.fp16.safetensors",
                      "unet/x.non_ema.safetensors", "vae/x.bin", "vae/x.safetensors",
                      "text_encoder/model.safetensors", "whole.ckpt", "safety_checker/model.safetensors"]
@@ -325,6 +327,42 @@ def test_a_model_of_the_hub_is_sized_fetched_once_and_found_again(pipeline, tmp_
     load_stable_diffusion("some/model", "cpu")
     assert asked[2:] == [None]      # found on this machine
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.faults
+def test_a_model_that_is_too_large_or_does_not_fit_is_refused_before_it_is_fetched(tmp_path, monkeypatch):
+    published.check_room("a/b", 5.2, tmp_path / "not" / "yet" / "there")
+    with pytest.raises(ValueError, match="13 GB; no model that this code covers has more than 12"):
+        published.check_room("a/b", 13, tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 6e9}))
+    with pytest.raises(ValueError, match="a/b has 5.2 GB, and on the disk of .* 6.0 GB are free: make room"):
+        published.check_room("a/b", 5.2, tmp_path / "not" / "yet" / "there")
+
+
+@pytest.mark.faults
+def test_odd_numbers_are_refused_before_anything_is_computed(pipeline, monkeypatch, record_property):
+    monkeypatch.setattr(LatentPipeline, "encode", lambda *_: pytest.fail("computed first"))
+    monkeypatch.setattr(LatentPipeline, "encode_text", lambda *_: pytest.fail("computed first"))
+    x, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    ways = {"sample": pipeline.sample, "img2img": lambda p, **how: pipeline.img2img(x, p, **{"strength": 0.5, **how}),
+            "inpaint": lambda p, **how: next(pipeline.inpaint(x, mask, p, **how))}
+    odd = "3", [3], 2.5, math.nan, math.inf, 2**64, -1, None, True, torch.ones(2)
+    record_property("cases", 9 * len(odd) - 1)    # 2.5 is a guidance scale, and no size is one
+    for value in odd:
+        for way in ways.values():
+            for name in ("steps", "seed"):
+                with pytest.raises(ValueError, match=f"{name} must be a whole number from "):
+                    way("a frog", **{name: value})
+        with pytest.raises(ValueError, match="strength must be a number from 0 to 1"):
+            pipeline.img2img(x, "a frog", value)
+        if shown(value) != "2.5":
+            with pytest.raises(ValueError, match="guidance_scale must be a number from 0 to 100"):
+                pipeline.sample("a frog", guidance_scale=value)
+        if value is not None:
+            with pytest.raises(ValueError, match="size must be a whole number from 1 to 8,192"):
+                pipeline.sample("a frog", size=value)
+    with pytest.raises(ValueError, match="strength must be more than 0"):
+        pipeline.img2img(x, "a frog", 0)
 
 
 def test_only_safetensors_are_wanted():

@@ -373,6 +373,7 @@ def uninterrupted():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals on Windows")
+@pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(how, tmp_path, uninterrupted):
     checkpoint, out = tmp_path / "run.pt", tmp_path / "weights.pt"

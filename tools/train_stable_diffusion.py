@@ -185,8 +185,11 @@ def measured(folder, steps, count=1000):
             "seen": seen, "held_out": held_out, "frogs_on_stilts": frogs}
 
 
-def export(out, device):
-    """The pipeline of the three trained parts in the published layout, with its figures in card.json."""
+def export(out, device, note):
+    """The pipeline of the trained parts in the published layout, with its figures in card.json.
+
+    note: for the card, what was made otherwise than the recipes say
+    """
     tokenizer, (_, scale) = critter_tokenizer(), latents_of(out, device)
     vae, clip = VAE(**VAE_CONFIG, scaling_factor=scale), trained("clip", out, device)
     vae.load_state_dict(trained("decoder", out, device).state_dict())
@@ -196,6 +199,7 @@ def export(out, device):
     save_picture_encoder(clip, folder)
     card = {"data": f"critters of 64x64 pixels; {SCENES:,} captioned scenes for the U-Net, seed {SCENES_SEED}",
             "recipes": RECIPES, "dropped_captions": DROP, "command": "python tools/train_stable_diffusion.py",
+            **({"note": note} if note else {}),
             "figures": measured(folder, steps)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card["figures"], indent=2))
@@ -208,11 +212,12 @@ def main():
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--steps", type=int, help="the length of the run, for a trial")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--note", help="for the card of an export: what was made otherwise than the recipes say")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = runtime.device()
     if args.part == "export":
-        return export(args.out, device)
+        return export(args.out, device, args.note)
     recipe = {**RECIPES[args.part], **({"steps": args.steps} if args.steps else {})}
     trainer = trainer_of(args.part, args.out, device, **recipe)
     name, measure = MEASURES[args.part]

@@ -305,10 +305,7 @@ def prompt_lab(denoiser: Any, tokenizer: Tokenizer, w: float = 4.0, steps: int =
     def built():
         return phrase({name: menu.value for name, menu in menus.items() if menu.value != "(not mentioned)"})
 
-    wide = widgets.Layout(width="620px")
-    prompt, negative = (widgets.Text(value=value, description=name, layout=wide, continuous_update=False,
-                                     placeholder="nothing")
-                        for name, value in (("prompt", built()), ("not this", "")))
+    prompt, negative = _text_field("prompt", built()), _text_field("not this", "")
     scale, number = _slider("w", 0.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
     length, tokens = _slider("steps", 2, 50, steps), tokenizer.tokenize(prompt.value)
     word = _menu("look for", tokens, tokens[2])        # "a green frog ...": the animal
@@ -362,10 +359,7 @@ def latent_lab(pipeline: LatentPipeline, prompt: str = "", w: float = 4.0, steps
 
     pipeline: what it is drawn with;  prompt, w, steps, seed: to start with; few steps are quick
     """
-    wide = widgets.Layout(width="620px")
-    text_field, negative = (widgets.Text(value=value, description=name, layout=wide, continuous_update=False,
-                                         placeholder="nothing")
-                            for name, value in (("prompt", prompt), ("not this", "")))
+    text_field, negative = _text_field("prompt", prompt), _text_field("not this", "")
     scale, number = _slider("w", 1.0, 16.0, w, step=0.5), _slider("seed", 0, 20, seed)
     length, position = _slider("steps", 2, 50, steps), _slider("look at step", 1, steps, steps)
     latents, estimate, result, text = Picture(), Picture(), Picture(), widgets.HTML()
@@ -473,6 +467,11 @@ def close(widget: widgets.Widget) -> None:
 def _slider(name: str, low: float, high: float, value: float, **options: Any) -> Any:
     kind = widgets.FloatSlider if isinstance(value, float) else widgets.IntSlider
     return kind(value=value, min=low, max=high, description=name, layout=widgets.Layout(width="460px"), **options)
+
+
+def _text_field(name: str, value: str) -> Any:
+    return widgets.Text(value=value, description=name, layout=widgets.Layout(width="620px"), continuous_update=False,
+                        placeholder="nothing")
 
 
 def _menu(name: str, options: Sequence, value: Any = None) -> Any:

@@ -15,17 +15,17 @@ import traceback
 from collections.abc import Sequence
 
 from diffusion_lessons import __version__
-from diffusion_lessons.cli import captions, doctor, evaluate, generate, grade, train
+from diffusion_lessons.cli import captions, class_check, doctor, evaluate, generate, grade, train
 
 PROG = "diffusion-lessons"
 COMMANDS = {"doctor": doctor, "generate": generate, "train": train, "evaluate": evaluate, "captions": captions,
-            "grade": grade}
+            "grade": grade, "class-check": class_check}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     plain = argparse.RawDescriptionHelpFormatter
-    about = "".join(f"  {name:<10} {command.SUMMARY}\n" for name, command in COMMANDS.items())
+    about = "".join(f"  {name:<12} {command.SUMMARY}\n" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog=PROG, description=f"Diffusion Lessons on the command line.\n\n{about}",
                                      formatter_class=plain, epilog=f"Help on a command: {PROG} generate --help")
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
@@ -40,11 +40,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    mend_streams()
     try:
         return run(build_parser().parse_args(arguments))
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
         return 130
+
+
+def mend_streams() -> None:
+    """See to it that a message cannot end a command: closed streams swallow it, others write \\xe9 for a letter that
+    they do not have.
+
+    Without this, the next file to be opened would take a closed stream's place, and get the messages of libraries.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(options: argparse.Namespace) -> int:

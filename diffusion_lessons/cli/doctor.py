@@ -57,9 +57,8 @@ def check_software() -> list[str]:
     print(f"  {'Python':<12} {platform.python_version()}  ({sys.executable})")
     missing = []
     for name in (*NEEDED, "jupyterlab"):
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = version(name)
+        if found is None:
             found = "not installed"
             if name == "jupyterlab":  # Colab and editors bring their own notebook
                 found += " (needed only to open the notebooks here: pip install -e '.[lab]')"
@@ -67,6 +66,14 @@ def check_software() -> list[str]:
                 missing.append(name)
         print(f"  {name:<12} {found}")
     return [f"{name} is not installed: run pip install -e . in the course's folder" for name in missing]
+
+
+def version(name: str) -> str | None:
+    """The version of an installed package, None if there is none."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def print_machine() -> None:
@@ -93,35 +100,54 @@ def main_memory() -> str:
 
 def check_data() -> list[str]:
     """Print which data sets are there.  -> what to do about broken ones"""
-    from diffusion_lessons.datasets.files import data_folder, read_npz, read_torchvision
+    from diffusion_lessons.datasets.files import Unreadable, data_folder
 
     folder, advice = data_folder(), []
     named = "" if os.environ.get("DIFFUSION_LESSONS_DATA") else "not "
     print(f"\nData in {folder}  (DIFFUSION_LESSONS_DATA is {named}set)")
     print(f"  {'free space':<12} {free_space(folder)}")
-    for name, (file, shape, dataset, subfolder, without) in DATA_SETS.items():
+    for name in DATA_SETS:
         try:
-            if (folder / file).exists():
-                found = f"there: {read_npz(folder / file, 'test', shape).source}"
-            elif (folder / subfolder).exists():
-                import torchvision.datasets
-
-                kind = getattr(torchvision.datasets, dataset)
-                found = f"there: {read_torchvision(kind, folder, subfolder, 'test', shape).source}"
-            else:
-                found = f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
+            found = data_set(name, folder)
+        except PermissionError as error:    # the folder that it lies in cannot even be looked into
+            found = "cannot be read: permission denied"
+            advice.append(str(Unreadable(error.filename or folder)))
         except ValueError as error:
-            found = "broken"
+            found = "cannot be read: permission denied" if isinstance(error, Unreadable) else "damaged"
             advice.append(str(error))
         print(f"  {name:<12} {found}")
-    return advice
+    return list(dict.fromkeys(advice))
+
+
+def data_set(name: str, folder: Path) -> str:
+    """Read the training and the test pictures of a data set.  -> whether it is in this folder, in words
+
+    Raises ValueError that says what to do if it is damaged, Unreadable or PermissionError if it may not be read.
+    """
+    from diffusion_lessons.datasets.files import check_readable, read_npz, read_torchvision
+
+    file, shape, dataset, subfolder, without = DATA_SETS[name]
+    if folder.is_dir():
+        check_readable(folder, inside=False)
+    if (folder / file).exists():
+        return "there: " + [read_npz(folder / file, split, shape).source for split in ("train", "test")][0]
+    if (folder / subfolder).exists():
+        import torchvision.datasets
+
+        kind = getattr(torchvision.datasets, dataset)
+        read = [read_torchvision(kind, folder, subfolder, split, shape).source for split in ("train", "test")]
+        return "there: " + read[0]
+    return f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
 
 
 def free_space(folder: Path) -> str:
     """The free space of the disk that a folder is on, or will be on."""
-    while not folder.exists():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+    except OSError as error:
+        return f"unknown ({error.strerror})"
 
 
 def print_vocab() -> None:
@@ -143,10 +169,17 @@ def check_weights() -> list[str]:
             tensors, card = weights.load(name)
         except (ValueError, OSError) as error:
             print(f"  {name:<23} missing or broken")
-            advice.append(f"{error}" if name in weights.available() else
-                          f"the weights {name!r} are missing: get them again, for instance with git checkout")
+            advice.append(about_weights(name, error))
             continue
         numbers = sum(x.numel() for x in tensors.values())
         size = (weights.FOLDER / f"{name}.safetensors").stat().st_size
         print(f"  {name:<23} intact: {numbers:,} numbers, {size / 2**20:.1f} MiB; {card.get('data', 'no data named')}")
     return advice
+
+
+def about_weights(name: str, error: Exception) -> str:
+    """What to do about weights that could not be loaded."""
+    from diffusion_lessons import weights
+
+    return (str(error) if name in weights.available() else
+            f"the weights {name!r} are missing: get them again, for instance with git checkout")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +40,6 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or options.folder / "grades.csv"
     with ending_in_order():
         rows = grading.write_csv(grading.grade_folder(options.folder, progress=True), out)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")    # a console may not know every letter of a name
     print(grading.summary(rows))
     if any(row.isolated == "not isolated" for row in rows):
         print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from diffusion_lessons.datasets.files import check_split, data_folder, fetch, read_npz, read_torchvision
+from diffusion_lessons.datasets.files import Archive, check_split, data_folder, fetch, read_npz, read_torchvision
 from diffusion_lessons.datasets.labeled_images import LabeledImages
 
 CLASSES = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
+ARCHIVE = 170_498_071  # bytes
 FOLDER = "cifar-10-batches-py"  # torchvision's name for it
 
 
@@ -36,5 +37,5 @@ def _load(split: str, folder: Path) -> LabeledImages:
     from torchvision.datasets import CIFAR10  # slow to import, and needed only here
 
     if not (folder / FOLDER).exists():
-        fetch(CIFAR10, folder, FOLDER, [CIFAR10.url])
+        fetch(CIFAR10, folder, FOLDER, [Archive(CIFAR10.filename, [CIFAR10.url], CIFAR10.tgz_md5, ARCHIVE)])
     return read_torchvision(CIFAR10, folder, FOLDER, split, (32, 32, 3))

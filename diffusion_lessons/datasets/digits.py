@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from diffusion_lessons.datasets.files import check_split, data_folder, fetch, read_npz, read_torchvision
+from diffusion_lessons.datasets.files import Archive, check_split, data_folder, fetch, read_npz, read_torchvision
 from diffusion_lessons.datasets.labeled_images import LabeledImages
 from diffusion_lessons.datasets.procedural.digits import synthetic_digits
 
 SOURCES = ("auto", "mnist", "synthetic")
+MNIST_SIZES = 9_912_422, 28_881, 1_648_877, 4_542  # bytes in its four archives
 SYNTHETIC = {"train": (12_000, 0), "test": (2_000, 1)}  # number of digits, seed
 HOW_TO = (
     "put mnist.npz (Keras layout: x_train y_train x_test y_test) into {folder}, "
@@ -46,7 +47,9 @@ def _load_mnist(split: str, folder: Path) -> LabeledImages:
     from torchvision.datasets import MNIST  # slow to import, and needed only here
 
     if not (folder / "MNIST").exists():
-        fetch(MNIST, folder, "MNIST", MNIST.mirrors)
+        fetch(MNIST, folder, "MNIST", [
+            Archive(f"MNIST/raw/{file}", [mirror + file for mirror in MNIST.mirrors], md5, size)
+            for (file, md5), size in zip(MNIST.resources, MNIST_SIZES, strict=True)])
     return read_torchvision(MNIST, folder, "MNIST", split, (28, 28))
 
 

@@ -1,23 +1,28 @@
 """Find data sets on disk, or download them: shared by digits.py and cifar.py."""
 
+import hashlib
 import http.client
 import math
 import os
-import socket
+import shlex
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from diffusion_lessons.datasets.labeled_images import LabeledImages
+from diffusion_lessons.limits import TooLong, within
+from diffusion_lessons.runtime import home
 
 PATIENCE = 10.0  # seconds without an answer after which we count as offline
+SLOWEST = 50_000  # bytes a second, on the whole: a download at less counts as broken
 FORGET = 60.0  # seconds for which that is remembered, so that the next call need not wait
 last_silence: dict[tuple[str, ...], float] = {}  # servers -> when they last failed to answer
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -30,11 +35,11 @@ def data_folder(folder: str | Path | None = None) -> Path:
     """
     named = folder or os.environ.get("DIFFUSION_LESSONS_DATA")
     if named:
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))    # which leaves ~ where there is no home
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").exists():
         return checkout / "data"
-    return Path.home() / ".cache" / "diffusion_lessons"
+    return home() / ".cache" / "diffusion_lessons"
 
 
 def check_split(split: str) -> None:
@@ -47,8 +52,9 @@ def read_npz(path: Path, split: str, shape: tuple[int, ...]) -> LabeledImages:
     """Read one split of a local file in the Keras layout: x_train, y_train, x_test, y_test.
 
     shape: of one picture, (28, 28) or (32, 32, 3)  ->  LabeledImages with x (N, C, H, W)
-    Raises ValueError, with the file and what to do, when it is damaged or something else.
+    Raises ValueError, with the file and what to do, when it is damaged, something else, or may not be read.
     """
+    check_readable(path)
 
     def wrong(what):
         advice = "Replace it with a complete copy, or move it away to download the data again"
@@ -67,6 +73,21 @@ def read_npz(path: Path, split: str, shape: tuple[int, ...]) -> LabeledImages:
     if problem:
         raise wrong(f"{split} split: {problem}")
     return as_pictures(x, y, f"{path}")
+
+
+class Unreadable(ValueError):
+    """A file or a folder is there, but its permissions keep it from being read."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{path} cannot be read: permission denied. It may well be intact: make it readable "
+                         f"(chmod -R u+rX {shlex.quote(str(path))}), or ask its owner to.")
+
+
+def check_readable(path: Path, inside: bool = True) -> None:
+    """Raise Unreadable unless a file, or a folder and everything inside it, may be read."""
+    for place in [path, *path.rglob("*")] if inside and path.is_dir() else [path]:
+        if place.exists() and not os.access(place, os.R_OK | (os.X_OK if place.is_dir() else 0)):
+            raise Unreadable(place)
 
 
 def problem_with(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> str | None:
@@ -103,8 +124,9 @@ def as_pictures(x: np.ndarray, y: np.ndarray, source: str) -> LabeledImages:
 def read_torchvision(dataset: Any, folder: Path, name: str, split: str, shape: tuple[int, ...]) -> LabeledImages:
     """Read the files that torchvision has downloaded into folder / name.
 
-    Raises ValueError, with the folder and what to do, when a file in it is missing or damaged.
+    Raises ValueError, with the folder and what to do, when a file in it is missing, damaged, or may not be read.
     """
+    check_readable(folder / name)
     try:
         loaded = dataset(folder, train=split == "train", download=False)
         x, y = np.asarray(loaded.data), np.asarray(loaded.targets)
@@ -119,24 +141,64 @@ def read_torchvision(dataset: Any, folder: Path, name: str, split: str, shape: t
     return as_pictures(x, y, f"{folder / name}")
 
 
-def fetch(dataset: Any, folder: Path, name: str, urls: list[str]) -> None:
-    """Let torchvision download a data set into folder / name and verify its checksums: completely or not at all.
+class Archive(NamedTuple):
+    """One file of a data set as its servers have it. path: where torchvision looks for it;  size: in bytes, at most"""
 
-    Raises OSError when no server answers within PATIENCE seconds, or the folder cannot be written.
+    path: str
+    urls: list[str]
+    md5: str
+    size: int
+
+
+def fetch(dataset: Any, folder: Path, name: str, archives: list[Archive]) -> None:
+    """Download a data set's archives, and let torchvision unpack them into folder / name: completely or not at all.
+
+    Raises OSError when no server answers within PATIENCE seconds, when one sends something else, more than there is or
+    less than SLOWEST, or when the folder cannot be written.
     """
-    if not answers(urls):
+    if not answers(archives[0].urls):
         raise OSError("no network connection: none of its servers answered")
     folder.mkdir(parents=True, exist_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-            dataset(scratch, download=True)
+            for archive in archives:
+                download(archive, Path(scratch, archive.path))
+            dataset(scratch, download=True)    # finds the archives, verified, and unpacks them
             os.rename(Path(scratch) / name, folder / name)
-    except (RuntimeError, http.client.HTTPException) as error:  # RuntimeError: no mirror had a file
+    except RuntimeError as error:
         raise OSError(f"the download failed: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        socket.setdefaulttimeout(before)
+
+
+def download(archive: Archive, path: Path) -> None:
+    """Write one archive to the path, from the first server that has it. Raises OSError with the last one's reason."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    why = ""
+    for url in archive.urls:
+        try:
+            content = within(PATIENCE + archive.size / SLOWEST, read_url, url, archive.size)
+        except TooLong:
+            why = f"{url} sends less than {SLOWEST // 1000} kB a second"
+        except (OSError, http.client.HTTPException) as error:
+            why = f"{url}: {' '.join(str(error).split()) or type(error).__name__}"
+        else:
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() == archive.md5:
+                path.write_bytes(content)
+                return
+            why = f"{url} sends something else than it should"
+    raise OSError(f"the download failed: {why}")
+
+
+def read_url(url: str, most: int) -> bytearray:
+    """What a server sends. Raises OSError where it is silent for PATIENCE seconds, or sends more bytes than `most`."""
+    content = bytearray()
+    bar = tqdm(total=most, desc="downloading", unit="B", unit_scale=True, leave=False)
+    with bar, urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        while part := response.read1(1 << 16):    # whatever has come: a drip must not keep `within` from stopping this
+            content += part
+            bar.update(len(part))
+            if len(content) > most:
+                raise OSError(f"sends more than the {most:,} bytes that it should")
+    return content
 
 
 def answers(urls: list[str]) -> bool:

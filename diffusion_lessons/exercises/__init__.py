@@ -1,4 +1,7 @@
-"""Exercises: `check`, `hint`, `solution`. Predictions: `predict`, `outcome`. What you have done: `progress`."""
+"""Exercises: `check`, `hint`, `solution`. Predictions: `predict`, `outcome`. Questions: `question`, `warm_up`.
+
+What you have done: `progress`.
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ from IPython.display import display
 from diffusion_lessons.exercises import lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07
 from diffusion_lessons.exercises.checking import Exercise, check_attempt
 from diffusion_lessons.exercises.predictions import outcome, predict
+from diffusion_lessons.exercises.questions import question, verdicts, warm_up
 from diffusion_lessons.exercises.record import note, read, read_predictions
 from diffusion_lessons.exercises.showing import Box, Code, Report, source_of
 
@@ -14,7 +18,8 @@ LESSONS = (lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07)
 EXERCISES: dict[str, Exercise] = {e.id: e for lesson in LESSONS for e in lesson.EXERCISES}
 _given: dict[str, int] = {}   # how many hints to each exercise have been given
 
-__all__ = ["EXERCISES", "check", "hint", "outcome", "predict", "progress", "solution"]
+__all__ = ["EXERCISES", "check", "hint", "outcome", "predict", "progress", "question", "solution",
+           "warm_up"]
 
 
 def check(id: str, attempt: Any) -> None:
@@ -45,10 +50,10 @@ def solution(id: str) -> None:
 
 
 def progress() -> None:
-    """Show which exercises you have solved and how many predictions were right, as remembered on this machine."""
+    """Show your exercises, predictions and questions, as remembered on this machine and nowhere else."""
     known = read()
     exercises = {id: known.get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}
-    display(Report(exercises, read_predictions()))
+    display(Report(exercises, read_predictions(), verdicts()))
 
 
 def notebook_of(id: str) -> str:

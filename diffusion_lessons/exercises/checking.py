@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from diffusion_lessons.exercises.limits import SECONDS, TooLong, within
 from diffusion_lessons.exercises.stubs import is_stub
+from diffusion_lessons.limits import SECONDS, TooLong, within
 
 TRIES_PER_CHECK = 3    # a mistake is named only when it explains all results
 STILL_BROKEN = "this is still the original code: the bug is in it."     # in the exercises that fix a bug

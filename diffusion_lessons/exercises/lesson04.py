@@ -274,7 +274,10 @@ def sample_restyler(g, k):
     records = [max(change[:n], default=0.0) for n in range(20)]
     steps = [(before, now) for before, now in zip(records, change) if now > 1.02 * before]
     low, high = steps[(inputs.one(g, 2, len(steps) // 2), 0, -1)[k % 3]]
-    return redraw, x0, low + (0.95, 0.95, 0.1)[k % 3] * (high - low)           # close to what the answer reaches
+    wanted = low + (0.95, 0.95, 0.1)[k % 3] * (high - low)                      # close to what the answer reaches
+    if k % 3 == 0 and abs(high - last_below(change, wanted)) < 0.03:            # two mistakes could not be told apart
+        return sample_restyler(g, k)
+    return redraw, x0, wanted
 
 
 def by_scan(choose, measure=torch.square):

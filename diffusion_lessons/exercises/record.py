@@ -1,4 +1,7 @@
-"""The learner's record: exercises solved and predictions made, in one small file that survives a restart."""
+"""The learner's record: exercises solved, predictions made and questions answered, in one file that outlives a restart.
+
+It stays on this machine; nothing is sent anywhere.
+"""
 
 import json
 import os
@@ -6,14 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffusion_lessons.runtime import atomic_write
+from diffusion_lessons.runtime import atomic_write, home
 
-PREDICTIONS = "predictions"    # their key in the file; all other keys are exercises
+PREDICTIONS, QUESTIONS = "predictions", "questions"    # their keys in the file; all other keys are exercises
 
 
 def path() -> Path:
     """The file: one for each learner, in the home folder, or the one that DIFFUSION_LESSONS_PROGRESS names."""
-    return Path(os.environ.get("DIFFUSION_LESSONS_PROGRESS", Path.home() / ".diffusion_lessons" / "progress.json"))
+    return Path(os.environ.get("DIFFUSION_LESSONS_PROGRESS") or home() / ".diffusion_lessons" / "progress.json")
 
 
 def read() -> dict[str, dict[str, Any]]:
@@ -29,42 +32,57 @@ def read_predictions() -> dict[str, dict[str, Any]]:
     return _load()[1]
 
 
+def read_questions() -> dict[str, dict[str, str | None]]:
+    """{question: {"before": what was chosen before the lesson, or None, "after": what was chosen in it, or None}}"""
+    return _load()[2]
+
+
 def note(id: str, state: str) -> None:
     """Count one more try, "right" or "not yet". An exercise solved once stays solved."""
-    exercises, predictions = _load()
+    exercises, predictions, questions = _load()
     one = exercises.setdefault(id, {"state": "not yet", "tries": 0, "solved": None})
     one["tries"] += 1
     if state == "right" and one["state"] != "right":
         one.update(state="right", solved=round(time.time()))
-    _save(exercises, predictions)
+    _save(exercises, predictions, questions)
 
 
 def note_prediction(id: str, said: str | float, right: bool | None = None) -> None:
     """Keep the latest prediction, and whether it was right once that is known."""
-    exercises, predictions = _load()
+    exercises, predictions, questions = _load()
     predictions[id] = {"said": said, "right": right}
-    _save(exercises, predictions)
+    _save(exercises, predictions, questions)
 
 
-def _load() -> tuple[dict[str, Any], dict[str, Any]]:
+def note_question(id: str, said: str, before: bool) -> None:
+    """Keep an answer to a question, given before the lesson or in it."""
+    exercises, predictions, questions = _load()
+    questions.setdefault(id, {"before": None, "after": None})["before" if before else "after"] = said
+    _save(exercises, predictions, questions)
+
+
+def _load() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     file = path()
     try:
         found = json.loads(file.read_text())
         predictions = {str(id): {"said": _answer(one["said"]), "right": _verdict(one["right"])}
                        for id, one in found.pop(PREDICTIONS, {}).items()}
+        questions = {str(id): {when: _choice(one[when]) for when in ("before", "after")}
+                     for id, one in found.pop(QUESTIONS, {}).items()}
         exercises = {str(id): {"state": str(one["state"]), "tries": int(one["tries"]), "solved": one.get("solved")}
                      for id, one in found.items()}
-        return exercises, predictions
+        return exercises, predictions, questions
     except FileNotFoundError:
-        return {}, {}
+        return {}, {}, {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if file.is_file():
             os.replace(file, file.with_suffix(".damaged"))
-        return {}, {}
+        return {}, {}, {}
 
 
-def _save(exercises: dict[str, Any], predictions: dict[str, Any]) -> None:
-    found = exercises | ({PREDICTIONS: predictions} if predictions else {})
+def _save(exercises: dict[str, Any], predictions: dict[str, Any], questions: dict[str, Any]) -> None:
+    others = {PREDICTIONS: predictions, QUESTIONS: questions}
+    found = exercises | {key: answers for key, answers in others.items() if answers}
     try:
         with atomic_write(path()) as scratch:
             scratch.write_text(json.dumps(found, indent=1) + "\n")
@@ -82,3 +100,9 @@ def _verdict(right: Any) -> bool | None:
     if right not in (True, False, None):
         raise TypeError(f"{right!r} is no verdict")
     return right
+
+
+def _choice(said: Any) -> str | None:
+    if not isinstance(said, (str, type(None))):
+        raise TypeError(f"{said!r} is no choice")
+    return said

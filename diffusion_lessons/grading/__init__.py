@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from diffusion_lessons.exercises import EXERCISES, checking, notebook_of
 from diffusion_lessons.exercises.checking import Exercise, Raised, Verdict, check_attempt, describe
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import guard, notebook, reading, wire
 from diffusion_lessons.grading.sandbox import Sandbox
+from diffusion_lessons.limits import TooLong
 
 GRADING = 180.0     # seconds for all exercises of one notebook; honest ones take two to four
 MESSAGE = 2_000     # characters of a message

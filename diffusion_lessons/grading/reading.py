@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import notebook
 from diffusion_lessons.grading.guard import guarded
+from diffusion_lessons.limits import TooLong
 
 SECONDS = 30.0         # for one notebook, on a busy machine; a long honest one takes half a second
 MEMORY = 2 << 30       # bytes of address space

@@ -24,9 +24,9 @@ import torch
 import diffusion_lessons
 from diffusion_lessons.exercises import record
 from diffusion_lessons.exercises.checking import Raised
-from diffusion_lessons.exercises.limits import TooLong
 from diffusion_lessons.grading import wire
 from diffusion_lessons.grading.guard import Folder, guarded
+from diffusion_lessons.limits import TooLong
 
 MEMORY = 8 << 30      # bytes of address space: torch alone reserves some without using it
 START = 120.0         # seconds to import torch, on a busy machine

@@ -17,6 +17,7 @@ from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
 from diffusion_lessons.models.stable_diffusion.tokenizer import Tokenizer
 from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
+from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.samplers import DenoiserFunction, PerSampleNoise, SamplingLoop, Step, run
 from diffusion_lessons.solvers import sampling_loop
 
@@ -87,8 +88,10 @@ class LatentPipeline:
     def denoiser(self, prompts: str | list[str], guidance_scale: float = 7.5, negative: str = "") -> DenoiserFunction:
         """A denoiser for these prompts. Give it to a loop half way, `loop.denoiser = ...`, to change the subject.
 
-        prompts: B strings;  negative: what to steer away from, one string for all
+        prompts: B strings;  guidance_scale: 0..100;  negative: what to steer away from, one string for all
+        Raises ValueError.
         """
+        guidance_scale = real_number("guidance_scale", guidance_scale)
         cond, uncond = self.encode_text(prompts), self.encode_text(negative)
         return guided(LatentDenoiser(self.unet, self.scheduler), cond, uncond.expand(len(cond), -1, -1), guidance_scale)
 
@@ -101,10 +104,10 @@ class LatentPipeline:
         size: pixels to a side, or (height, width); the size it was trained at if left out
         method: ddim, euler or dpm++; the scheduler's own if left out;  latents: the noise to begin with, (B, C, h, w)
         SD-Turbo is made for 1 to 4 steps and guidance_scale=1: its guidance has been trained into it.
-        Raises ValueError when the size is not divisible by what the VAE and the U-Net halve.
+        Raises ValueError when the size is not divisible by what the VAE and the U-Net halve, and for other odd values.
         """
         prompts, method = [prompts] if isinstance(prompts, str) else list(prompts), method or self.scheduler.method
-        times = self.scheduler.timesteps(steps, method)
+        times = self.scheduler.timesteps(whole_number("steps", steps), method)
         if latents is None:
             latents = PerSampleNoise(seed, len(prompts))((self.unet.in_channels, *self.latent_size(size)))
         x_T = self.scheduler.noise_scale(times, method) * latents.to(self.device)
@@ -121,13 +124,13 @@ class LatentPipeline:
 
         strength: the share of the steps that is done, 0..1: 1 forgets the pictures, little keeps them
         """
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength must lie in (0, 1], not {strength}")
+        if not real_number("strength", strength):
+            raise ValueError("strength must be more than 0: at 0 nothing would change")
         method, prompts = method or self.scheduler.method, self._one_each(prompts, pictures)
-        times = self.scheduler.timesteps(steps, method)
+        times = self.scheduler.timesteps(whole_number("steps", steps), method)
         times = times[len(times) - 1 - max(1, int(strength * (len(times) - 1))):]
-        x0 = self.encode(pictures)
-        x_t = self._noised(x0, times[0], PerSampleNoise(seed, len(x0)))
+        noise = PerSampleNoise(seed, len(pictures))
+        x_t = self._noised(self.encode(pictures), times[0], noise)
         denoiser = self.denoiser(prompts, guidance_scale, negative)
         return sampling_loop(denoiser, x_t, self.scheduler.schedule, times, method)
 
@@ -141,9 +144,9 @@ class LatentPipeline:
         the VAE as well: paste the originals back where that matters.
         """
         prompts, noise = self._one_each(prompts, pictures), PerSampleNoise(seed, len(pictures))
+        times = self.scheduler.timesteps(whole_number("steps", steps), "ddim")
         x0 = self.encode(pictures)                                                               # (B, C, h, w)
         mask = F.adaptive_max_pool2d(mask.to(x0), x0.shape[-2:])                                 # (B or 1, 1, h, w)
-        times = self.scheduler.timesteps(steps, "ddim")
         loop = sampling_loop(self.denoiser(prompts, guidance_scale, negative), noise(x0.shape[1:]).to(x0),
                              self.scheduler.schedule, times)
         for step in loop:
@@ -182,8 +185,9 @@ class LatentPipeline:
         """Height and width of the latents for a size in pixels.  -> (h, w)"""
         f, whole = self.vae.factor, self.vae.factor * self.unet.fold
         size = f * self.unet.config["sample_size"] if size is None else size
-        height, width = (size, size) if isinstance(size, int) else size
-        if height < 1 or width < 1 or height % whole or width % whole:
+        height, width = (whole_number("size", side)
+                         for side in (size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)))
+        if height % whole or width % whole:
             raise ValueError(f"height and width must be multiples of {whole} pixels, got {height} x {width}")
         return height // f, width // f
 

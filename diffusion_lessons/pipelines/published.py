@@ -6,6 +6,7 @@ The miniature also has picture_encoder/, the other half of its CLIP, which drawi
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.pipelines.latent import LatentPipeline
 
+PATIENCE, LARGEST = 10.0, 12    # seconds for the hub to answer; GB of a model: Stable Diffusion 2.1 in float32 has 5
 SHIPPED = {"critters": Path(__file__).parents[1] / "pretrained" / "stable_diffusion_critters"}
 PICTURE_ENCODER = Path("picture_encoder", "model.safetensors")
 MODELS = {"unet": (UNet, "diffusers", "UNet2DConditionModel"), "vae": (VAE, "diffusers", "AutoencoderKL"),
@@ -83,7 +85,8 @@ def load_clip(name_or_folder: str | Path = "critters", device: str | torch.devic
     if not (folder / PICTURE_ENCODER).exists():
         raise FileNotFoundError(f"{folder / PICTURE_ENCODER} is missing: only the miniature has its picture encoder")
     clip = CLIP(read_json(folder / "text_encoder" / "config.json"))
-    clip.text_encoder.load_state_dict(load_model(TextEncoder, folder / "text_encoder").state_dict())
+    trained: Any = load_model(TextEncoder, folder / "text_encoder")
+    clip.text_encoder = trained
     rest = clip.load_state_dict(load_file(folder / PICTURE_ENCODER), strict=False)
     if rest.unexpected_keys or any(not name.startswith("text_encoder.") for name in rest.missing_keys):
         raise ValueError(f"{folder / PICTURE_ENCODER} does not fit this CLIP: {rest}")
@@ -114,9 +117,13 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 
 def download(name: str) -> Path:
-    """The folder of a model of the hub, from this machine's cache or fetched now; what was begun is resumed."""
+    """The folder of a model of the hub, from this machine's cache or fetched now; what was begun is resumed.
+
+    Its size is known, and has to fit, before anything is fetched. The hub's own package gives up on a silent server.
+    """
     try:
         from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.constants import HF_HUB_CACHE
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise ImportError(f'to fetch {name}, install one more package: pip install "diffusion-lessons[sd]"') from error
@@ -127,10 +134,11 @@ def download(name: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     try:
-        info = HfApi().model_info(name, files_metadata=True)
+        info = HfApi().model_info(name, files_metadata=True, timeout=PATIENCE)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         wanted = wanted_files(sizes)
         gigabytes = sum(sizes[file] for file in wanted) / 1e9
+        check_room(name, gigabytes, Path(HF_HUB_CACHE))
         print(f"{name}: {gigabytes:.1f} GB to download, once; about {gigabytes * 8000 / 100 / 60:.0f} minutes at "
               "100 Mbit/s. If it is interrupted, the next call goes on from there.")
         return Path(snapshot_download(name, allow_patterns=wanted))
@@ -142,6 +150,19 @@ def download(name: str) -> Path:
     except Exception as error:    # sockets and the packages for the web each have errors of their own
         raise ConnectionError(f"{name} is not on this machine and could not be fetched: is there a network? "
                               f'load_stable_diffusion("critters") needs none ({error})') from error
+
+
+def check_room(name: str, gigabytes: float, cache: Path) -> None:
+    """Raise ValueError when a model is larger than any that this code covers, or than the room where it would lie."""
+    if gigabytes > LARGEST:
+        raise ValueError(f"{name} says that it has {gigabytes:,.0f} GB; no model that this code covers has more than "
+                         f"{LARGEST}")
+    while not cache.exists():
+        cache = cache.parent
+    free = shutil.disk_usage(cache).free / 1e9
+    if free < gigabytes + 1:
+        raise ValueError(f"{name} has {gigabytes:.1f} GB, and on the disk of {cache} {free:.1f} GB are free: make "
+                         "room, or name another folder in the environment variable HF_HOME")
 
 
 def is_complete(folder: str | Path) -> bool:

@@ -4,14 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+from lesson import HIGH, WIDE
 from moving import CHOICE, SLIDER, move_all
+
+from diffusion_lessons.exercises.questions import QUESTIONS
 
 TESTS = Path(__file__).resolve().parents[1]
 CELLS = [
     f"""import sys
 import torch
 from diffusion_lessons.classroom import animate
-from diffusion_lessons.exercises import check, hint, outcome, predict, progress
+from diffusion_lessons.exercises import check, hint, outcome, predict, progress, question
 from diffusion_lessons.forward import add_noise
 sys.path.append({str(TESTS)!r})
 from small_widgets import every_widget
@@ -25,6 +28,7 @@ progress()""",
     """predict("2.a", "Half way there is", choices=["a digit", "a blur"])
 predict("2.b", "The rabbit is gone at t =", between=(0, 1000), within=150)""",
     'outcome("2.a", "a digit")',
+    'question("2.q3")\nquestion("2.q3", before=True)',
     'animate([torch.full((1, 8, 8), k / 9) for k in range(11)], titles=[f"t = {1000 - 100 * k}" for k in range(11)])',
     *(f'make["{name}"]()' for name in ("schedule_explorer", "denoise_slider", "loop_player", "walk_slider",
                                        "sampler_bench", "brush", "prompt_lab")),
@@ -61,6 +65,9 @@ def test_controls_and_pictures_have_names(cells):
     assert {"schedule", "T", "ink", "look for"} <= names["combobox"]
     assert {"a digit", "a blur"} <= names["button"]
     assert ("group", "Half way there is") in told
+    asked = QUESTIONS["2.q3"]
+    assert told.count(("group", f"2.q3: {asked.text}")) == 2
+    assert all(told.count(("button", f"{letter}: {choice}")) == 2 for letter, choice in asked.choices.items())
     assert ("textbox", "The rabbit is gone at t =") in told
 
     explorer, film = cells.areas(SLIDER)[0], cells.page.locator(".dl-player")
@@ -75,6 +82,20 @@ def test_controls_and_pictures_have_names(cells):
     cells.check_names()      # what was rendered again has its names too
 
 
+def test_a_long_answer_is_shown_in_full_below_the_one_before(cells):
+    asked = cells.page.locator(".dl-question").first
+    boxes = [button.bounding_box() for button in asked.locator(CHOICE).all()]
+    assert len(boxes) == 4
+    assert all(a["y"] + a["height"] <= b["y"] for a, b in zip(boxes, boxes[1:]))
+    cut = "e => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1"
+    assert not any(one.evaluate(cut) for one in asked.locator(f"{CHOICE}, .widget-label").all())
+    cells.page.set_viewport_size({"width": 700, "height": 900})
+    try:
+        assert not any(one.evaluate(cut) for one in asked.locator(f"{CHOICE}, .widget-label").all())
+    finally:
+        cells.page.set_viewport_size({"width": WIDE, "height": HIGH})
+
+
 def test_running_the_cells_again_leaves_no_models_behind(cells):
     def models():
         return int(re.search(r"models: (\d+)", cells.page.locator(".jp-RenderedText").last.inner_text())[1])
@@ -86,5 +107,5 @@ def test_running_the_cells_again_leaves_no_models_behind(cells):
 
 def test_every_widget_moves(cells):
     counts = move_all(cells)
-    assert counts == {".dl-player": 1, ".widget-play": 1, SLIDER: 15, "select": 8, CHOICE: 2,
+    assert counts == {".dl-player": 1, ".widget-play": 1, SLIDER: 15, "select": 8, CHOICE: 10,
                       ".widget-text input": 3}, counts

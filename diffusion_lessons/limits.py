@@ -1,4 +1,4 @@
-"""A time limit for a function that a learner wrote, on every system."""
+"""A time limit for a function, a learner's or a download, on every system."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 10.0    # far longer than any right answer takes
+SECONDS = 10.0    # for an exercise: far longer than any right answer takes
 
 
 class TooLong(Exception):
