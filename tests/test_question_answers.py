@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_lessons import training, weights
 from diffusion_lessons.datasets import captions, critters, rabbit, ring, toy
@@ -24,11 +27,18 @@ from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.gan import PointDiscriminator, PointGenerator, slerp
 from diffusion_lessons.models.mlp import ToyMLP
+from diffusion_lessons.models.stable_diffusion.layers import Attention
+from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
+from diffusion_lessons.models.stable_diffusion.text_encoder import TextEncoder
+from diffusion_lessons.models.stable_diffusion.tokenizer import Tokenizer, train_bpe
+from diffusion_lessons.models.stable_diffusion.unet import UNet
+from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.models.text import CrossAttention
 from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.pipelines.latent import LatentPipeline
 from diffusion_lessons.samplers import PerSampleNoise, SamplerSettings, SamplingLoop, ddim_step, run, sample, timesteps
 from diffusion_lessons.schedules import Schedule, cosine, from_betas, linear
-from diffusion_lessons.training import recipes
+from diffusion_lessons.training import latent, recipes
 from diffusion_lessons.training.gan import generator_loss
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -97,6 +107,16 @@ def guided_at(w):
 @cache
 def load(name):
     return weights.load_model(name)
+
+
+@cache
+def untrained():
+    """Stable Diffusion as lesson 07 has it, with random weights: for what follows from how it is built."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(train_bpe(["a rabbit", "someone blue"], 30), length=latent.TOKENS)
+    parts = TextEncoder(**latent.text_config(tokenizer)), UNet(**latent.UNET_CONFIG), VAE(**latent.VAE_CONFIG)
+    scheduler = Scheduler.from_config(latent.SCHEDULER_CONFIG)
+    return LatentPipeline(tokenizer, *(part.eval().requires_grad_(False) for part in parts), scheduler)
 
 
 @cache
@@ -814,3 +834,132 @@ def _():
     _, conditions = guided(3, negative="someone green")
     assert "not" not in prompts().vocab
     return "takes the place of the empty prompt" if set(conditions) == {"the prompt", "someone green"} else "none"
+
+
+# ---------------------------------------------------------------- lesson 07
+
+
+@fact("7.q1")
+def _():
+    sd, [x] = untrained(), latent.critter_pictures(0, 1)
+    z, local = sd.encode(x), []
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        changed = x.clone()
+        changed[..., 48 * i:48 * i + 16, 48 * j:48 * j + 16] *= -1                    # one corner of the picture
+        far = F.avg_pool2d((sd.encode(changed) - z).abs(), 8).sum((0, 1))             # (2, 2): of each corner
+        local.append(far[i, j] > 0.4 * far.sum())
+    again = torch.equal(sd.encode(x), z)
+    return ("what is where" if all(local) and again else "A list of facts" if again else "Random numbers"), (
+        f"{x.numel():,}"), f"{z.numel():,}", " x ".join(map(str, (*z.shape[2:], z.shape[1])))
+
+
+@fact("7.q2")
+def _():
+    vae, other = untrained().vae, VAE(**latent.VAE_CONFIG).requires_grad_(False)
+    z, scale = latent.encode_critters(vae, 32, seed=0)
+    _, others = latent.encode_critters(other, 32, seed=0)
+    assert z.float().std().item() == pytest.approx(1, abs=1e-3)
+    assert abs(others / scale - 1) > 0.01
+    raw = vae.encode(latent.critter_pictures(0, 32)[0]).mean.std().item()
+    assert round((512 * 512 * 3) / (64 * 64 * 4)) == 48
+    return ("It was learned" if any("scal" in name for name, _ in vae.named_parameters()) else
+            "standard deviation" if scale == pytest.approx(1 / raw, rel=1e-3) else "It was tried out"), "1/48"
+
+
+@fact("7.q3")
+def _():
+    [x] = latent.critter_pictures(0, 100)
+    patches = F.pixel_unshuffle(x, 4).movedim(1, -1) - x.mean()                       # (100, 16, 16, 48)
+    _, _, axes = torch.pca_lowrank(patches.flatten(0, 2), 4, center=False)            # the best linear autoencoder
+
+    def decode(z):
+        return F.pixel_shuffle((z @ axes.T).movedim(-1, 1), 4) + x.mean()
+
+    def likeness(x):
+        """The correlation of neighbouring blocks of 4 x 4 pixels."""
+        small = F.avg_pool2d(x, 4) - x.mean()
+        return ((small[..., 1:] * small[..., :-1]).mean() / small.square().mean()).item()
+
+    z = patches @ axes
+    there_and_back, made = decode(z), decode(z.std() * noise(*z.shape))
+    assert likeness(there_and_back) > 0.5
+    assert (there_and_back - x).square().mean() < 0.1 * x.var()
+    grey, copies = made.std() < 0.3 * x.std(), torch.cdist(made.flatten(1), x.flatten(1)).min() < 5
+    return "An even grey" if grey else "One of the training" if copies else (
+        "Confetti" if abs(likeness(made)) < 0.1 else "A new scene")
+
+
+@fact("7.q4")
+def _():
+    sd = untrained()
+    encoder, unet = (type(part)(**part.config) for part in (sd.text_encoder, sd.unet))
+    before = {name: [p.clone() for p in part.parameters()] for name, part in (("text", encoder), ("unet", unet))}
+    batches = latent.LatentBatches(noise(4, 4, 16, 16), ["a rabbit"] * 4, sd.tokenizer, drop=0.1)
+    trainer = latent.LossTrainer(unet, latent.unet_step(sd.scheduler, encoder), batches, steps=2, batch=2, lr=1e-3)
+    list(trainer)
+    moved = {name: any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters()))
+             for name, part in (("text", encoder), ("unet", unet))}
+    assert moved["unet"]
+    return "trained along with the U-Net" if moved["text"] else "frozen"
+
+
+@fact("7.q5")
+def _():
+    comparisons, work = {}, {}
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        layer, unet = Attention(32, heads=1), UNet(**latent.UNET_CONFIG)
+        for side in (16, 64):
+            with FlopCounterMode(display=False) as counter:
+                layer(torch.empty(1, side**2, 32))
+            comparisons[side] = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+            with FlopCounterMode(display=False) as counter:
+                unet(torch.empty(1, 4, side, side), torch.empty(1), torch.empty(1, latent.TOKENS, 128))
+            work[side] = counter.get_total_flops()
+    return f"{comparisons[64] / comparisons[16]:.0f} times as many", f"{work[64] / work[16]:.1f} times"
+
+
+@fact("7.q6")
+def _():
+    sd, ran = untrained(), {"unet": 0, "encoder": 0, "decoder": 0}
+
+    def count(name):
+        def add(*_):
+            ran[name] += 1
+        return add
+
+    hooks = [part.register_forward_hook(count(name)) for name, part in (
+        ("unet", sd.unet), ("encoder", sd.vae.encoder), ("decoder", sd.vae.decoder))]
+    sd("a rabbit", steps=50)
+    for hook in hooks:
+        hook.remove()
+    assert (ran["unet"], ran["encoder"]) == (50, 0)
+    return {0: "Never", 1: "Once, when", 50: "50 times", 100: "100 times"}[ran["decoder"]]
+
+
+@fact("7.q7")
+def _():
+    sd, seen, w = untrained(), [], 4
+    rabbit_, blue = (sd.encode_text(text)[0] for text in ("a rabbit", "someone blue"))
+    hook = sd.unet.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[2]))
+    x_t, t = noise(1, 4, 16, 16), torch.tensor([500])
+    eps = sd.denoiser("a rabbit", w, negative="someone blue")(x_t, t).eps
+    alone = {text: sd.denoiser(text, 1)(x_t, t).eps for text in ("a rabbit", "someone blue")}
+    hook.remove()
+    difference = alone["a rabbit"] - alone["someone blue"]
+    assert difference.abs().max() > 1e-3
+    by_itself = [torch.equal(seen[0], blue), torch.equal(seen[1], rabbit_)]
+    subtracted = torch.allclose(eps, alone["someone blue"] + w * difference, atol=1e-4)
+    return "Two texts, each by itself" if by_itself == [True, True] and subtracted else "One text"
+
+
+@fact("7.q8")
+def _():
+    sd, [x] = untrained(), latent.critter_pictures(0, 2)
+    loops = {s: sd.img2img(x, "a rabbit", s, steps=50) for s in (0.2, 0.8, 1)}
+    z = sd.encode(x)
+    kept = [F.cosine_similarity(loop.x_t.flatten(), z.flatten(), dim=0).item() for loop in loops.values()]
+    gently = sd.img2img(x, "a rabbit", 0.8, steps=50, guidance_scale=1)
+    assert kept[0] > kept[1] > kept[2]
+    assert kept[2] < 0.1
+    assert torch.equal(gently.x_t, loops[0.8].x_t)
+    return f"{len(loops[0.8].timesteps) - 1} of the 50 steps are left"
