@@ -133,6 +133,16 @@ def test_words_stand_with_their_pictures():
     assert boxes[0][2] == boxes[1][2] < boxes[2][3]      # rows
 
 
+def test_a_small_picture_in_a_strip_is_as_large_as_its_neighbour():
+    small = torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]])
+    large, shown = film_strip({"large": [torch.zeros(1, 8, 8)], "small": [small]}).axes[0].images
+    corners = shown.get_array()[::4, ::4, 0]
+    assert [corners[0, 0], corners[0, 1]] == [corners[1, 1], corners[1, 0]] == [0, 255]
+    assert (shown.get_array()[:4, 4:, 0] == 255).all()
+    (left, right, bottom, top), (a, b, c, d) = large.get_extent(), shown.get_extent()
+    assert (left, right, bottom - top) == (a, b, c - d)
+
+
 def test_long_words_do_not_run_into_each_other():
     names = ["a long title", "another long title", "$\\hat{x}_0$ at t = 1000"]
     figure = show_pictures(torch.zeros(3, 1, 4, 4), titles=names, scale=2)

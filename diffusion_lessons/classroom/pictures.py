@@ -38,14 +38,22 @@ def film_strip(frames: Sequence[Tensor] | Tensor | dict[str, Sequence[Tensor]], 
 
     frames: a list (or batch) of pictures, or {name of the strip: list}; the names are shown on the left
     titles: text above each column, such as "t = 500"
+    Pictures that fit into the largest a whole number of times are shown as large as that one.
     Raises ValueError when a strip is empty.
     """
     strips = frames if isinstance(frames, dict) else {None: frames}
     rows = [[as_rgb(frame, white) for frame in strip] for strip in strips.values()]
+    height = max((picture.shape[0] for row in rows for picture in row), default=0)
+    rows = [[_enlarged(picture, height // picture.shape[0]) for picture in row] for row in rows]
     if not rows or not all(rows):
         raise ValueError("there are no pictures to show: a strip is empty")
     names = None if None in strips else list(strips)
     return _lay_out(rows, titles and [titles], None, names, scale, title)
+
+
+def _enlarged(picture, times):
+    """Each pixel of an (H, W, 3) array as a square of `times` x `times` pixels."""
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _cut(items, columns):
