@@ -62,7 +62,7 @@ def test_clip_finds_the_caption_and_the_tokenizer_is_the_one_of_the_captions(pip
 
 @pytest.mark.slow
 def test_pictures_follow_their_prompts_as_the_card_says(pipeline):
-    x = pipeline(prompts_for(ROWS, 123), guidance_scale=FIGURES["w"], steps=20, seed=123)
+    x = pipeline(prompts_for(ROWS, 123), guidance_scale=FIGURES["w"], seed=123, **FIGURES["sampler"])
     low, high = wilson_interval(all_right(x), len(ROWS), z=3.5)
     assert low < FIGURES["seen"]["all"] < high
     assert all_right(x, ROWS.roll(1, 0)) < 0.1         # the control: they do not have the attributes of others

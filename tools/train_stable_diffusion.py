@@ -63,7 +63,7 @@ RECIPES = {
 SCENES, SCENES_SEED, DROP = 100_000, 74, 0.1    # what the U-Net learns from, and the share of captions hidden
 FRESH = 9_999    # the seed of the scenes on which progress is measured
 SCALES, CHOOSING = (2.0, 3.0, 4.0, 5.0, 7.5), 200    # the guidance scales to choose from, and how many prompts decide
-METHOD, STEPS = "ddim", 50
+METHOD, STEPS = "dpm++", 20
 
 
 def path_of(part, out):
