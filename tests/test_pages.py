@@ -105,6 +105,8 @@ def test_every_term_of_the_glossary_is_in_a_notebook_where_it_says():
     assert where["cross-attention"][0] == "05"
     assert where["schedule"][0] == "00"      # the map has the word first
     assert where["prediction type"][0] == "03"
+    assert where["autoencoder"][:2] == ("07", "2 · The autoencoder")
+    assert where["self-attention"][0] == "05"    # lesson 07 has it in bold again
     with pytest.raises(ValueError, match="no notebook has"):
         pages.first_met({"term": "flux capacitor"})
 
@@ -117,6 +119,7 @@ def test_the_standard_terms_are_in_the_glossary():
         "minibatch standard deviation", "attribute accuracy", "nearest neighbours", "skip connections", "vocab", "bos",
         "token embedding", "position embedding", "attention weights", "eos", "pooled", "null condition", "tokenizer",
         "cross-attention", "time embedding", "label embedding", "mode", "classifier", "slerp",
+        "latents", "latent diffusion", "autoencoder", "vae", "scale factor", "clip", "byte-pair encoding", "img2img",
     }
 
 
@@ -150,8 +153,8 @@ def test_pages_ask_only_for_what_there_is_and_mention_every_lesson():
 
 def test_the_lecturers_plans_fit_their_time():
     text = (ROOT / "site/lecturer.md").read_text("utf-8")
-    lectures = re.split(r"^### Lecture \d", text.split("## A workshop")[0], flags=re.MULTILINE)[1:]
-    assert len(lectures) == 7
+    lectures = re.split(r"^### (?:Lecture \d|An eighth hour)", text.split("## A workshop")[0], flags=re.MULTILINE)[1:]
+    assert len(lectures) == 7 + 1
     for lecture in lectures:
         assert 43 <= sum(int(minutes) for _, minutes in PLAN.findall(lecture)) <= 45    # and five for questions
     workshop = PLAN.findall(text.split("## A workshop")[1].split("## A guest")[0])
