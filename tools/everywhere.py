@@ -7,9 +7,9 @@
 
 A processor without AVX-512 uses other kernels than one with it, and sums in another order; so does another number of
 threads. What depends on that rounding fails here; what breaks files and processes on purpose (the marker `faults`) does
-not depend on it, and runs with other versions only. Kernels that this processor uses anyway are run once: without AVX-512
-"native" is "avx2". The versions are built in .venv-everywhere (5 GB each): the lowest that pyproject.toml allows,
-Colab's, and the newest, each on a Python that is found on this machine.
+not depend on it, and runs with other versions only. Kernels that this processor uses anyway are run once: "native" is
+"avx2" where there is no AVX-512. The versions are built in .venv-everywhere (5 GB each): the lowest that pyproject.toml
+allows, Colab's, and the newest, each on a Python that is found on this machine.
 """
 
 import argparse
