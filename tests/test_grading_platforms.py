@@ -200,6 +200,7 @@ def test_a_number_alone_does_not_give_a_grade(tmp_path):
     (MOODLE.replace(",100.00,", ',"Poor\r\nGood",'), None, "utf-8", "graded in points"),
     (CANVAS, None, "utf-8", r"--column and one of 'Lesson 02 \(777\)', 'Lesson 03 \(778\)'"),
     (CANVAS, "Notes", "utf-8", "--column"),
+    (CANVAS.replace(",Assignments Current Score", ""), "", "utf-8", "--column"),
     (CANVAS, "Assignments Current Score", "utf-8", "--column"),
     (CANVAS.replace("(778)", "(779)").replace("Lesson 03", "Lesson 02"), "Lesson 02", "utf-8", "--column"),
     (CANVAS.replace("    Points Possible", ""), "Lesson 02", "utf-8", "Points Possible"),
@@ -226,7 +227,7 @@ def test_a_download_of_moodle_is_graded_into_its_worksheet(tmp_path, capsys):
     assert main(["grade", str(download), "--points", "2.1,2.2=3", "--worksheet", str(tmp_path / "Grades.csv")]) == 0
     said = capsys.readouterr().out
     assert "Zoë Müller (1234567)    1 of 6\n" in said
-    assert "1 of 3 rows filled in, 4 points being 100.00" in said
+    assert "1 of 3 rows filled in (full marks: 100.00), written to" in said
     assert "Not filled in: Bob (99): no row has this number" in said
     assert (tmp_path / "Grades.csv").read_bytes() == MOODLE.encode("utf-8-sig")
     assert [line[4] for line in table((download / "Grades_filled.csv").read_text("utf-8"))] == ["Grade", "25", "", ""]
@@ -241,7 +242,7 @@ def test_a_download_of_canvas_is_graded_into_its_gradebook(tmp_path, capsys):
     (tmp_path / "book.csv").write_text(CANVAS, "utf-8")
     assert main(["grade", str(tmp_path), "--points", "2.1", "--worksheet", str(tmp_path / "book.csv"),
                  "--column", "Lesson 02 (777)", "--out", str(tmp_path / "new" / "t.csv")]) == 0
-    assert "1 of 4 rows filled in, 1 points being 20.00" in capsys.readouterr().out
+    assert "1 of 4 rows filled in (full marks: 20.00), written to" in capsys.readouterr().out
     assert table((tmp_path / "new" / "book_filled.csv").read_text("utf-8"))[3][6] == "20"
     assert table((tmp_path / "new" / "t_points.csv").read_text("utf-8"))[2][:3] == ["müllerzoë", "12345", "yes"]
 

@@ -61,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--worksheet needs --points, which says what counts, and --column needs --worksheet")
     sheet = worksheet.read(options.worksheet, options.column) if options.worksheet else None
     check_outs(options, out)
-    graded = grading.grade_folder(options.folder, progress=True)
     with ending_in_order():
+        graded = grading.grade_folder(options.folder, progress=True)
         rows = grading.write_csv(submissions.labelled(graded) if worth else graded, out)
     print(grading.summary(rows))
     if any(row.isolated == "not isolated" for row in rows):
@@ -102,8 +102,8 @@ def fill(sheet: Worksheet, found: Sequence[Points], total: float, out: Path) -> 
     """Write the worksheet with the grades in it, and print what is left to do by hand."""
     left = sheet.fill(found, total)
     sheet.write(out)
-    print(f"{len(found) - len(left)} of {len(sheet.students)} rows filled in, {total:g} points being "
-          f"{sheet.maximum}, and written to {out}")
+    print(f"{len(found) - len(left)} of {len(sheet.students)} rows filled in (full marks: {sheet.maximum}), "
+          f"written to {out}")
     for line in left:
         print(f"Not filled in: {line}")
 

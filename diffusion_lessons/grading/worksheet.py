@@ -135,8 +135,7 @@ def canvas_worksheet(path: Path, rows: list[list[str]], form: Form, column: str 
 
 def chosen(path: Path, titles: list[str], wanted: str | None) -> int:
     """The number of the column with that title, which may lack Canvas's number. Raises ValueError."""
-    found = [k for k, title in enumerate(titles) if title and wanted == title]
-    found = found or [k for k, title in enumerate(titles) if title and wanted == re.sub(r" \([0-9]+\)$", "", title)]
+    found = [k for k, title in enumerate(titles) if wanted and wanted in (title, re.sub(r" \([0-9]+\)$", "", title))]
     if len(found) != 1:
         raise ValueError(f"{path}: say which column the grades belong in, with --column and one of "
                          f"{', '.join(repr(title) for title in titles if title)}")
