@@ -7,6 +7,7 @@ from torch import Tensor
 from diffusion_lessons.condition import AnyCondition
 from diffusion_lessons.denoiser import ConditionalDenoiser
 from diffusion_lessons.forward import Prediction, from_x0
+from diffusion_lessons.parameters import real_number
 
 
 class CFGDenoiser:
@@ -20,7 +21,7 @@ class CFGDenoiser:
     at all: it makes one pass, with the prompt, whatever the scale.
 
     denoiser: callable (x_t, t, condition) -> Prediction, where None is the null condition
-    condition: handed to the denoiser as it is: labels (B,), tokens (B, L) or a Condition;  w: a number >= 0
+    condition: handed to the denoiser as it is: labels (B,), tokens (B, L) or a Condition;  w: 0..100
     negative: a condition that takes the place of the null one: steers away from it
     interval: (low, high): guide where low <= t <= high, with w = 1 elsewhere           (Kynkaanniemi et al. 2024).
     Whether a second pass is needed is decided on the CPU, so on a GPU an interval costs a wait at each step
@@ -31,10 +32,7 @@ class CFGDenoiser:
     def __init__(self, denoiser: ConditionalDenoiser, condition: AnyCondition, w: float = 1.0, *,
                  negative: AnyCondition = None, interval: tuple[float, float] | None = None,
                  rescale: float = 0.0) -> None:
-        if not w >= 0:
-            raise ValueError(f"the guidance scale w must be 0 or more, not {w}")
-        if not 0 <= rescale <= 1:
-            raise ValueError(f"rescale must lie in 0..1, not {rescale}")
+        w, rescale = real_number("guidance", w), real_number("rescale", rescale, 0, 1)
         if interval is not None and not interval[0] <= interval[1]:
             raise ValueError(f"interval must be (low, high) with low <= high, not {interval}")
         self.denoiser: Any = denoiser

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lessons.forward import Prediction, add_noise, from_x0
-from diffusion_lessons.parameters import whole_number
+from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.schedules import Schedule
 
 DenoiserFunction: TypeAlias = Callable[[Tensor, Tensor], Prediction]
@@ -68,8 +68,7 @@ def timesteps(T: int, steps: int) -> list[int]:
 
     steps: 1..T  ->  a list of steps + 1 decreasing integers, T first and 0 last
     """
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps must lie in 1..T = 1..{T}, not {steps}")
+    steps = whole_number("steps", steps, 1, T)
     return [round(T - k * T / steps) for k in range(steps)] + [0]
 
 
@@ -122,8 +121,7 @@ class SamplingLoop:
                  clip: bool | tuple[float, float] = False) -> None:
         if method not in ("ddpm", "ddim"):
             raise ValueError(f"unknown method {method!r}; known are ddpm, ddim")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in 0..1, not {eta}")
+        eta = real_number("eta", eta)
         times = [int(t) for t in timesteps]
         decreasing = all(t > s for t, s in itertools.pairwise(times))
         if not (times and decreasing and times[0] <= schedule.T and times[-1] >= 0):
@@ -204,8 +202,8 @@ def img2img(denoiser: DenoiserFunction, x0: Tensor, schedule: Schedule, strength
 
     x0: (B, C, H, W);  strength in (0, 1]: 1 forgets the picture, a small one keeps most of it
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must lie in (0, 1], not {strength}")
+    if real_number("strength", strength) == 0:
+        raise ValueError("strength must be more than 0")
     start = max(1, round(strength * schedule.T))
     times = [start] + [t for t in timesteps(schedule.T, steps) if t < start]
     t = torch.full((len(x0),), start, device=x0.device)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -242,8 +243,10 @@ def test_sheets_of_large_pictures_stay_below_what_pillow_opens(tmp_path):
     made, _ = batches(3, 1, (3, 900, 900))
     paths = generate.save_sheets(tmp_path / "a.png", made, 3)
     assert len(paths) == 1
-    made, _ = batches(5, 5, (3, 900, 900))
-    for path in generate.save_sheets(tmp_path / "b.png", made, 5):
+    made, _ = batches(4, 4, (3, 1200, 1200))    # on one sheet they would be 92 million pixels
+    paths = generate.save_sheets(tmp_path / "b.png", made, 4)
+    assert len(paths) == 2
+    for path in paths:
         with Image.open(path) as image:
             assert image.width * image.height < 89e6
 
@@ -258,6 +261,28 @@ def test_arrays_are_those_of_numpy(shape, y, tmp_path):
     assert file["x"].reshape(11, -1)[:, 0].tolist() == list(range(11))
     assert (file["x"].dtype, file["y"].dtype) == (np.uint8, y.dtype)
     assert (file["y"] == np.broadcast_to(y, (11, *y.shape))).all()
+
+
+@pytest.mark.parametrize("out", ["many.npz", "many.png"])
+def test_what_is_written_is_let_go(desk, small_weights, out, monkeypatch):  # noqa: F811
+    """Of 50 batches, a few are alive at any time."""
+    alive, most = weakref.WeakSet(), []
+
+    def drawn(*_, count, **__):
+        for first in range(0, count, 20):
+            yield torch.zeros(min(20, count - first), 1, 28, 28)
+
+    def as_bytes(x):
+        x = x.to(torch.uint8)
+        alive.add(x)
+        most.append(len(alive))
+        return x
+
+    monkeypatch.setattr("diffusion_lessons.pipelines.text_to_image.generate_batches", drawn)
+    monkeypatch.setattr("diffusion_lessons.datasets.to_uint8", as_bytes)
+    assert main(["generate", "7", "--model", small_weights, "--count", "1000", "--out", out]) == 0
+    assert len(most) == 50
+    assert max(most) < 5
 
 
 @pytest.mark.long

@@ -26,7 +26,8 @@ MEANT = {
     ("datasets/files.py", "read_url"): {"network"},                     # a time and a size for each archive
     ("datasets/files.py", "fetch"): {"network"},                        # torchvision only unpacks what read_url got
     ("datasets/files.py", "answers.ask"): {"network"},                  # reads no body
-    ("pipelines/published.py", "download"): {"network"},                # room and size are checked first
+    ("pipelines/published.py", "download"): {"network"},                # what the hub has, within a time
+    ("pipelines/published.py", "download.fetch"): {"network"},          # room and size are checked first; within a time
     # The learner's own code, in the sandbox's process, which holds nothing.
     ("grading/worker.py", "Worker.load"): {"code"},
     ("grading/worker.py", "Worker.run"): {"code"},

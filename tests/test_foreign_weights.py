@@ -95,6 +95,21 @@ def test_a_hostile_card_costs_no_memory_and_no_time(path, where, value, monkeypa
     assert not built
 
 
+def test_what_does_not_fit_the_file_is_built_without_memory(path, monkeypatch):
+    built = []
+
+    class Watched(weights.NETWORKS["denoiser"]):
+        def __init__(self, **config):
+            super().__init__(**config)
+            built.append({x.device.type for x in self.parameters()})
+
+    monkeypatch.setitem(weights.NETWORKS, "denoiser", Watched)
+    write_card(path, changed(weights.card(path), "network.channels", [16, 32]))
+    with pytest.raises(ValueError, match="tensors of other names or shapes"):
+        weights.load_model(path)
+    assert built == [{"meta"}]
+
+
 def test_what_a_card_may_say_is_said_in_the_error(path):
     write_card(path, changed(weights.card(path), "network.blocks", 1_000_000))
     with pytest.raises(ValueError) as caught:

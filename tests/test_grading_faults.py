@@ -23,6 +23,8 @@ import torch
 from diffusion_lessons import grading
 from diffusion_lessons.cli import main
 from diffusion_lessons.cli.grade import ending_in_order
+from diffusion_lessons.exercises import EXERCISES
+from diffusion_lessons.exercises.checking import Verdict
 from diffusion_lessons.forward import add_noise
 from diffusion_lessons.grading import guard, notebook, reading, sandbox, wire
 from diffusion_lessons.grading.sandbox import Sandbox, can_isolate
@@ -137,7 +139,7 @@ def test_the_schedule_that_was_handed_out_is_taken_and_no_other(lent):
 
 
 @pytest.mark.parametrize("made", [lambda: Fake(torch.zeros(10**6)), lambda: [torch.zeros(10**6)],
-                                  lambda: {"a": torch.zeros(10**6)}, lambda: torch.zeros(50, 200)])
+                                  lambda: {"a": torch.zeros(10**6)}])
 def test_nothing_of_a_request_is_held(made, lent):
     requests = (ask(PICTURE, made(), PICTURE, kept_number(0)) for _ in range(15))
     tracemalloc.start()
@@ -310,6 +312,26 @@ def test_whatever_goes_wrong_with_one_notebook_is_its_row_and_the_next_one_is_gr
     assert rows[6][2:5] == ("", "not checked", "it could not be graded (MemoryError: full).")
 
 
+def test_an_exercise_that_cannot_be_checked_is_its_own_row():
+    def load(*_):
+        raise OSError("no memory for a process")
+
+    attempt = notebook.Attempt([], ("cell 1", 1, "f"), False)
+    verdict = grading.grade_attempt(EXERCISES["2.1"], attempt, types.SimpleNamespace(load=load), {})
+    assert verdict.state == "not checked"
+    assert verdict.message == "it could not be checked (OSError: no memory for a process)."
+
+
+def test_of_many_attempts_no_more_are_tried_when_the_time_is_over(monkeypatch):
+    tried = []
+    monkeypatch.setattr(grading, "grade_attempt", lambda *args: tried.append(args) or Verdict("not tried", "x"))
+    for end, count in ((float("inf"), 5), (-1.0, 1)):
+        tried.clear()
+        attempts = [notebook.Attempt([], ("cell 1", 1, "f"), False)] * 5
+        grading.grade_exercise(EXERCISES["2.1"], attempts, None, {}, end)
+        assert len(tried) == count
+
+
 def test_a_table_that_is_no_file_is_refused_before_anything_is_graded(tmp_path, capsys, monkeypatch):
     write(tmp_path / "ann.ipynb", STUB)
     os.mkfifo(tmp_path / "pipe.csv")
@@ -447,6 +469,27 @@ def test_a_signal_while_a_worker_is_started_leaves_no_folder(scratch, monkeypatc
     with pytest.raises(SystemExit), Sandbox(isolated=False) as worker:
         worker.load({}, 1)
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.skipif(guard.fcntl is None, reason="no locks on folders here")
+def test_a_grading_begins_by_removing_what_a_killed_one_has_left_and_ends_in_order(scratch, tmp_path, monkeypatch):
+    dead, seen = guard.Folder(), []
+    os.close(dead.handle)
+    write(tmp_path / "class" / "ann.ipynb", STUB)
+
+    def rows_of(*_):
+        seen.append((signal.getsignal(signal.SIGTERM), Path(dead.path).exists()))
+        yield grading.Row("ann", "ann.ipynb", "", "missing", "")
+
+    monkeypatch.setattr(grading, "rows_of", rows_of)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert main(["grade", str(tmp_path / "class")]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    [(handler, left)] = seen
+    assert handler is not signal.SIG_DFL
+    assert not left
 
 
 LOOP = "def f(x, *rest):\n    while True:\n        pass\n" + "".join(f"check('2.{k}', f)\n" for k in (2, 3, 4, 6))

@@ -102,9 +102,9 @@ def test_guidance_steers_a_loop_to_the_label():
     torch.testing.assert_close(sampled(0, 0.0), sampled(1, 0.0))
 
 
-@pytest.mark.parametrize("w", [-0.1, -3, math.nan])
-def test_a_negative_scale_is_refused(w):
-    with pytest.raises(ValueError, match="w must be 0 or more"):
+@pytest.mark.parametrize("w", [-0.1, -3, math.nan, math.inf, "2", [2], None])
+def test_a_scale_that_is_negative_or_no_number_is_refused(w):
+    with pytest.raises(ValueError, match="guidance must be a number from 0 to 100"):
         CFGDenoiser(Labelled(), Y, w)
 
 
@@ -146,7 +146,7 @@ def test_rescaling_restores_the_standard_deviation(share, case):
 
 
 @pytest.mark.parametrize(("how", "words"), [
-    (dict(rescale=1.5), "rescale must lie in 0..1"), (dict(rescale=-0.1), "rescale must lie in 0..1"),
+    (dict(rescale=1.5), "rescale must be a number from 0 to 1"), (dict(rescale="1"), "rescale must be a number from 0"),
     (dict(interval=(500, 300)), "low <= high"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(how, words):

@@ -102,10 +102,9 @@ def names_of(source):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("lesson", ["02", "04", "04b"])
-def test_a_name_that_a_later_cell_reads_is_bound_in_one_cell(lesson):
+@each_notebook
+def test_a_name_that_a_later_cell_reads_is_bound_in_one_cell(path):
     """Else a cell that is run again later finds something else under that name, and ends in an error of tensors."""
-    (path,) = FOLDER.glob(f"{lesson}_*.ipynb")
     cells = [names_of(cell.source) for _, cell in code_cells(read(path))]
     for k, (names, _) in enumerate(cells):
         for name in names:

@@ -1,6 +1,7 @@
 """The set-up files say one thing, and the code keeps the rules they set."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -67,6 +68,14 @@ def test_the_lock_has_a_hash_for_each_package_and_holds_what_pyproject_wants():
     for name, wanted in map(split, [*PROJECT["dependencies"], *extras["lab"], *extras["test"]]):
         found = numbers(locked[name])
         assert found == numbers(wanted[2:]) if wanted.startswith("==") else found >= numbers(wanted[2:]), name
+
+
+def test_the_hosted_tests_install_the_lock_before_the_course():
+    steps = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]["tests"]["steps"]
+    locked, course = (next(k for k, step in enumerate(steps) if words in step.get("run", ""))
+                      for words in ("install --require-hashes -r requirements.lock", 'install -e ".[lab,test]"'))
+    assert locked < course
+    assert steps[locked]["if"] == "matrix.os == 'ubuntu-latest' && matrix.python == '3.11'"    # what the lock is for
 
 
 def test_ruff_finds_nothing():
@@ -165,7 +174,10 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
         environ = environment | {"PYTHON": sys.executable} | more
         said = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert said.returncode == 0, said.stderr
-        return [line for line in log.read_text().splitlines() if " -m pip " not in line]
+        lines = log.read_text().splitlines()
+        if (sys.platform, platform.machine(), sys.version_info[:2]) == ("linux", "x86_64", (3, 11)):
+            assert lines[0].endswith(": -m pip install --require-hashes -r requirements.lock")
+        return [line for line in lines if " -m pip " not in line]
 
     def all_of_it(folder):
         return [f"{folder}: {what}" for what in (TESTS, OTHER_KERNELS, "-m pytest tests/browser")]

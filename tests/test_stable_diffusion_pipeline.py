@@ -3,6 +3,8 @@
 import json
 import math
 import socket
+import threading
+import time
 
 import pytest
 import torch
@@ -312,21 +314,64 @@ def test_a_model_of_the_hub_is_sized_fetched_once_and_found_again(pipeline, tmp_
                      "text_encoder/model.safetensors", "whole.ckpt", "safety_checker/model.safetensors"]
             return type("Info", (), {"siblings": [File(name) for name in files]})
 
-    def snapshot(name, allow_patterns=None, local_files_only=False):
-        asked.append(allow_patterns)
-        if local_files_only and len(asked) == 1:
+    def snapshot(name, local_files_only):
+        assert local_files_only
+        if not asked:
             raise LocalEntryNotFoundError("nothing here yet")
         return str(tmp_path)
 
+    def fetch(name, file):
+        asked.append(file)
+        return str(tmp_path / file)
+
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     assert load_stable_diffusion("some/model", "cpu").vae.scaling_factor == 0.7
     assert "1.5 GB" in capsys.readouterr().out
-    assert sorted(asked[1]) == sorted([*published.SMALL_FILES, "unet/x.fp16.safetensors", "vae/x.safetensors",
-                                       "text_encoder/model.safetensors"])
+    assert sorted(asked) == sorted([*published.SMALL_FILES, "unet/x.fp16.safetensors", "vae/x.safetensors",
+                                    "text_encoder/model.safetensors"])
+    asked[1:] = []
     load_stable_diffusion("some/model", "cpu")
-    assert asked[2:] == [None]      # found on this machine
+    assert len(asked) == 1      # found on this machine
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("what", ["the list of its files", "a file"])
+def test_a_hub_that_never_ends_is_given_up(what, tmp_path, monkeypatch):
+    """It sends now and then, so that no socket times out."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    ended = threading.Event()
+
+    def drip(*_, **__):
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    def info(*_, **__):
+        if what != "a file":
+            drip()
+        names = [*published.SMALL_FILES, *(f"{part}/x.safetensors" for part in published.MODELS)]
+        return type("Info", (), {"siblings": [type("File", (), {"rfilename": name, "size": 9}) for name in names]})
+
+    def nothing_here(*_, **__):
+        raise LocalEntryNotFoundError("nothing here yet")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: type("Api", (), {"model_info": staticmethod(info)}))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing_here)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", drip)
+    monkeypatch.setattr(published, "PATIENCE", 0.02)
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="some/model was given up: the hub sends less than 100 kB a second"):
+        load_stable_diffusion("some/model", "cpu")
+    assert time.monotonic() - began < 20
+    assert ended.wait(20)    # nothing goes on behind it
 
 
 @pytest.mark.faults

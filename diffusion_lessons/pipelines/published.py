@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusion_lessons import runtime
+from diffusion_lessons.limits import TooLong, within
 from diffusion_lessons.models.stable_diffusion.checkpoint import load_model, save_model, weights_file
 from diffusion_lessons.models.stable_diffusion.clip import CLIP
 from diffusion_lessons.models.stable_diffusion.scheduler import Scheduler
@@ -25,6 +26,7 @@ from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.pipelines.latent import LatentPipeline
 
 PATIENCE, LARGEST = 10.0, 12    # seconds for the hub to answer; GB of a model: Stable Diffusion 2.1 in float32 has 5
+SLOWEST = 100_000               # bytes a second, on the whole: a download at less counts as broken
 SHIPPED = {"critters": Path(__file__).parents[1] / "pretrained" / "stable_diffusion_critters"}
 PICTURE_ENCODER = Path("picture_encoder", "model.safetensors")
 MODELS = {"unet": (UNet, "diffusers", "UNet2DConditionModel"), "vae": (VAE, "diffusers", "AutoencoderKL"),
@@ -119,10 +121,12 @@ def find_folder(name_or_folder: str | Path) -> Path:
 def download(name: str) -> Path:
     """The folder of a model of the hub, from this machine's cache or fetched now; what was begun is resumed.
 
-    Its size is known, and has to fit, before anything is fetched. The hub's own package gives up on a silent server.
+    Its size is known, and has to fit, before anything is fetched. The time is bounded: PATIENCE seconds a file, and
+    what the size takes at SLOWEST. A hub that sends more than it has named is stopped by that time alone, or at the end
+    of the file by the hub's own package, which does not keep a file of another size.
     """
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
         from huggingface_hub.constants import HF_HUB_CACHE
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
@@ -134,14 +138,22 @@ def download(name: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     try:
-        info = HfApi().model_info(name, files_metadata=True, timeout=PATIENCE)
+        info = within(3 * PATIENCE, lambda: HfApi().model_info(name, files_metadata=True, timeout=PATIENCE))
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         wanted = wanted_files(sizes)
         gigabytes = sum(sizes[file] for file in wanted) / 1e9
         check_room(name, gigabytes, Path(HF_HUB_CACHE))
         print(f"{name}: {gigabytes:.1f} GB to download, once; about {gigabytes * 8000 / 100 / 60:.0f} minutes at "
               "100 Mbit/s. If it is interrupted, the next call goes on from there.")
-        return Path(snapshot_download(name, allow_patterns=wanted))
+
+        def fetch() -> Path:
+            paths = [Path(hf_hub_download(name, file)) for file in wanted]    # in this thread, which `within` can end
+            return paths[0].parents[wanted[0].count("/")]
+
+        return within(PATIENCE * len(wanted) + 1e9 * gigabytes / SLOWEST, fetch)
+    except TooLong as error:
+        raise ConnectionError(f"{name} was given up: the hub sends less than {SLOWEST // 1000} kB a second. The next "
+                              "call goes on from there") from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(f"the hub does not give {name}: there is no such model, or one must be logged in and "
                                 f"have accepted its licence ({error})") from error

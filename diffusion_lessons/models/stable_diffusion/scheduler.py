@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from diffusion_lessons.parameters import whole_number
 from diffusion_lessons.samplers import timesteps
 from diffusion_lessons.schedules import Schedule, from_betas
 
@@ -99,8 +100,7 @@ class Scheduler:
         if self.spacing == "trailing":
             times = timesteps(T, steps)[:-1]
         else:
-            if not 1 <= steps <= T:
-                raise ValueError(f"steps must lie in 1..T = 1..{T}, not {steps}")
+            steps = whole_number("steps", steps, 1, T)
             extra = method == "dpm++"      # there the end counts as one of the times that share the way evenly
             times = [k * (T // (steps + extra)) + self.offset + 1 for k in reversed(range(extra, steps + extra))]
         if times[0] > T:
