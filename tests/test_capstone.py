@@ -1,6 +1,7 @@
 """The capstone: calls are counted, neither prototypes nor noise can win, and a class's samplers run out of reach."""
 
 import csv
+import functools
 import socket
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from diffusion_lessons.evaluation import capstone, metrics
 from diffusion_lessons.evaluation.capstone import BASELINES, Contest, CountedDenoiser, Figures, Score
 from diffusion_lessons.exercises.capstone import compete
 from diffusion_lessons.forward import Prediction
-from diffusion_lessons.grading import leaderboard, sandbox
+from diffusion_lessons.grading import leaderboard, notebook, reading, sandbox
 
 needs_namespaces = pytest.mark.skipif(not sandbox.can_isolate(), reason="no namespaces here")
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "capstone.ipynb"
@@ -98,9 +99,11 @@ def scored(*each):
     return Score({1: [Figures(one / 100, 0.0, 1.0) for one in each]})
 
 
-def test_scores_are_ranked_as_ties_unless_further_apart_than_either_spread():
-    best, close, apart, wide = scored(50, 51, 52), scored(49, 49.5, 50), scored(45, 46, 47), scored(30, 44, 58)
+def test_scores_are_ties_unless_the_lead_is_larger_than_its_spread_over_the_seeds():
+    best, close, apart, wide = scored(50, 51, 52), scored(49, 49.5, 52.5), scored(45, 46, 47), scored(30, 44, 58)
     assert (best.mean, best.spread) == (pytest.approx(51), pytest.approx(2))
+    assert capstone.ranks([scored(50, 40, 30), scored(49, 39, 29)]) == [1, 2]    # seeds are as hard for everybody
+    assert capstone.ranks([scored(50, 40, 31), scored(49, 39, 28.5)]) == [1, 1]
     assert capstone.ranks([best, close, apart, wide]) == [1, 1, 3, 3]
     assert capstone.ranks([best, apart]) == [1, 2]
     assert capstone.ranks([scored(5), scored(5), scored(4)]) == [1, 1, 3]
@@ -236,8 +239,15 @@ def write(path, *cells):
     nbformat.write(nb, path)
 
 
+@pytest.fixture
+def read_here(monkeypatch):
+    """Notebooks are read in this process: test_grading_faults has what happens to the one that reads them."""
+    monkeypatch.setattr(reading, "read", notebook.read)
+
+
 @pytest.mark.slow(seconds=20)
-def test_an_honest_sampler_is_ranked_and_attacks_and_broken_notebooks_get_their_own_rows(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("read_here")
+def test_an_honest_sampler_is_ranked_and_attacks_and_broken_notebooks_get_their_own_rows(tmp_path):
     listener = socket.create_server(("127.0.0.1", 0))
     known = {"WEIGHTS": str(Path(diffusion_lessons.__file__).parent / "pretrained" / "digits.safetensors"),
              "NEIGHBOUR": str(tmp_path / "ann" / "capstone.ipynb"), "PORT": listener.getsockname()[1]}
@@ -267,6 +277,7 @@ def test_an_honest_sampler_is_ranked_and_attacks_and_broken_notebooks_get_their_
     assert float(rows[0]["recall at 2"]) == pytest.approx(plain.means(2).recall, abs=1e-3)
 
 
+@pytest.mark.usefixtures("read_here")
 def test_what_needs_no_sandbox_is_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox.Sandbox, "start", lambda self: pytest.fail("nothing had to be run"))
     stub = "def my_sampler(denoiser, x_T, steps, schedule):\n    ...\ncompete(my_sampler)"
@@ -290,14 +301,20 @@ def test_nothing_is_kept_from_one_number_of_steps_to_the_next(tmp_path):
 
 
 @pytest.mark.long
-def test_the_command_ranks_a_class_and_writes_the_table(tmp_path, capsys):
+def test_the_command_ranks_a_class_and_writes_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(capstone, "Contest", functools.partial(Contest, count=65, steps=(4,)))
     write(tmp_path / "ann.ipynb", DDIM)
     write(tmp_path / "bob.ipynb", DDIM.replace("return x", "return x_T"))
     assert main(["leaderboard", str(tmp_path), "--seed", "5"]) == 0
-    said = capsys.readouterr().out
-    order = [line.split()[:2] for line in said.splitlines()[1:5]]
-    assert order == [["1", "(DPM-Solver++)"], ["2=", "(DDIM)"], ["2=", "ann"], ["4", "bob"]]
-    assert (tmp_path / "leaderboard.csv").exists()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = {line[1]: (line[0], line[2]) for line in lines[1:5]}
+    assert found["ann"] == found["(DDIM)"]    # a tie, since they are the same
+    assert found["ann"][0] in ("1=", "2=")
+    assert found["(DPM-Solver++)"][0] in ("1", "1=")
+    assert found["bob"] == ("4", "0.0")
+    assert lines[5][:3] == ["4", "rows", "written"]
+    with open(tmp_path / "leaderboard.csv", newline="", encoding="utf-8-sig") as file:
+        assert [row["who"] for row in csv.DictReader(file)][-1] == "bob"
 
 
 def test_the_command_says_what_is_wrong_before_anything_is_run(tmp_path, capsys, monkeypatch):

@@ -20,8 +20,9 @@ EXAMPLES = """examples:
 For 1, 2, 4 and 8 calls of the network:
 quality  accuracy * recall / (1 + Frechet distance)
 score    100 times the mean quality over the four; the mean of three seeds
-spread   the highest minus the lowest score of a seed. Two samplers share a
-         rank (1=) unless their scores are further apart than either's spread
+spread   the highest minus the lowest score of a seed
+rank     shared (1=) unless one is ahead of the other by more than the spread
+         of its lead over the seeds
 """
 
 

@@ -8,8 +8,9 @@ At each number of steps the pictures are measured by the course's protocol (see 
     quality = accuracy * recall / (1 + Frechet distance)            0..1
 
 is a product, so that no factor makes up for another: ten perfect prototypes have a recall of 0, noise has no accuracy.
-The score is 100 times the mean quality over the numbers of steps. Each seed gives a score of its own; two samplers
-count as different only when their mean scores are further apart than either one's own seeds are.
+The score is 100 times the mean quality over the numbers of steps. Each seed gives a score of its own. All samplers get
+the same seeds, so they are compared seed by seed: one is ahead of another only when its mean lead is larger than the
+spread of its lead over the seeds (the highest minus the lowest). Otherwise it is a tie.
 """
 
 import functools
@@ -217,15 +218,20 @@ def baseline(method: str = "ddim") -> Sampler:
 BASELINES: dict[str, Sampler] = {"DDIM": baseline("ddim"), "DPM-Solver++": baseline("dpm++")}
 
 
+def ahead(one: Score, other: Score) -> bool:
+    """Whether one score beats another: its mean lead is larger than the spread of the lead over their common seeds."""
+    leads = [a - b for a, b in zip(one.each, other.each, strict=True)]
+    return sum(leads) / len(leads) > max(leads) - min(leads)
+
+
 def ranks(scores: Sequence[Score]) -> list[int]:
     """The ranks of scores that are sorted, best first; ties share one: 1, 2, 2, 4.
 
-    A score is tied with the first of the rank above it unless their means differ by more than the larger spread.
+    A score shares the rank above it unless the first of that rank is ahead.
     """
     found: list[int] = []
     for place, score in enumerate(scores, 1):
-        first = scores[found[-1] - 1] if found else score
-        tied = found and first.mean - score.mean <= max(first.spread, score.spread)
+        tied = found and not ahead(scores[found[-1] - 1], score)
         found.append(found[-1] if tied else place)
     return found
 
