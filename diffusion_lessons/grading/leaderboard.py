@@ -19,7 +19,7 @@ from diffusion_lessons.grading.sandbox import Sandbox
 from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import Schedule
 
-CALL = 120.0        # seconds for all pictures at one number of steps, the network's time included; honest ones take 15
+CALL = 300.0        # seconds for all pictures at one number of steps, the network's time included; honest ones take 20
 CODE = 5_000        # characters of the cells and modules that a sampler needs: room for ideas, not for stored pictures
 
 
