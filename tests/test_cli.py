@@ -77,7 +77,8 @@ def no_scratch_left(folder):
     return not [path for path in Path(folder).rglob(".*") if path.is_file()]
 
 
-@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate", "captions", "grade", "class-check"])
+@pytest.mark.parametrize("command", ["doctor", "generate", "train", "evaluate", "captions", "grade",
+                                     "leaderboard", "class-check"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])

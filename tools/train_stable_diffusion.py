@@ -56,7 +56,7 @@ from diffusion_lessons.training.latent import (
 
 RECIPES = {
     "vae": dict(steps=2_400, batch=8, lr=2e-3, seed=71),
-    "decoder": dict(steps=8_000, batch=8, lr=1e-3, seed=75),
+    "decoder": dict(steps=4_000, batch=8, lr=1e-3, seed=75),
     "clip": dict(steps=1_200, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
     "unet": dict(steps=20_000, batch=32, lr=1e-3, lr_schedule="constant", seed=73, ema_decay=0.9995),
 }

@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Sequence
 
 from diffusion_lessons import __version__
-from diffusion_lessons.cli import captions, class_check, doctor, evaluate, generate, grade, train
+from diffusion_lessons.cli import captions, class_check, doctor, evaluate, generate, grade, leaderboard, train
 
 PROG = "diffusion-lessons"
 COMMANDS = {"doctor": doctor, "generate": generate, "train": train, "evaluate": evaluate, "captions": captions,
-            "grade": grade, "class-check": class_check}
+            "grade": grade, "leaderboard": leaderboard, "class-check": class_check}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ LOADERS = {"load_digits": "MNIST", "load_cifar": "CIFAR-10"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The lesson, and where its notebook is."""
-    parser.add_argument("lesson", metavar="N", help="the lesson's number, such as 02 or 04b")
+    parser.add_argument("lesson", metavar="N", help="the lesson's number, such as 02 or 04b, or capstone")
     parser.add_argument("--notebooks", type=Path, help="the folder of the notebooks (default: the course's own)")
 
 
@@ -49,7 +49,8 @@ def find(lesson: str, folder: Path | None) -> Path:
     checkout = Path(__file__).resolve().parents[2] / "notebooks"
     folder = folder or (checkout if checkout.is_dir() else Path("notebooks"))
     lesson = lesson.zfill(3 if lesson[-1:].isalpha() else 2)
-    there = {path.stem.split("_")[0]: path for path in sorted(folder.glob("[0-9]*_*.ipynb"))}
+    notebooks = [*sorted(folder.glob("[0-9]*_*.ipynb")), *folder.glob("capstone.ipynb")]
+    there = {path.stem.split("_")[0]: path for path in notebooks}
     if lesson in there:
         return there[lesson]
     if not there:

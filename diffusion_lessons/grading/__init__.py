@@ -12,7 +12,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -26,6 +26,8 @@ GRADING = 180.0     # seconds for all exercises of one notebook; honest ones tak
 MESSAGE = 2_000     # characters of a message
 # What a spreadsheet may take for the beginning of a formula, in wide and in small letters too.
 FORMULA = r"(^|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212])"
+
+Line = TypeVar("Line", bound=Sequence[str])
 
 
 class Row(NamedTuple):
@@ -219,6 +221,11 @@ def write_csv(rows: Iterable[Row], out: str | Path) -> list[Row]:
     The file is opened before the first row is made, so that a bad path shows at once. Raises OSError, and ValueError
     when there is something else than a file.
     """
+    return write_table(Row._fields, rows, out)
+
+
+def write_table(header: Sequence[str], rows: Iterable[Line], out: str | Path) -> list[Line]:
+    """As `write_csv`, for rows of any columns."""
     out, kept = Path(out), []
     if out.exists() and not out.is_file():    # to open a pipe waits for its reader
         raise ValueError(f"{out} is not a file: name another one")
@@ -226,7 +233,7 @@ def write_csv(rows: Iterable[Row], out: str | Path) -> list[Row]:
     # Excel takes a file for UTF-8 when it begins with the mark that utf-8-sig writes.
     with open(out, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         table = csv.writer(file)
-        table.writerow(Row._fields)
+        table.writerow(header)
         for row in rows:
             kept.append(row)
             table.writerow([harmless(cell) for cell in row])

@@ -31,6 +31,7 @@ MOST_CODE = 2_000_000       # characters in all code cells together
 MOST_STATEMENTS = 5_000     # at the top level of all cells; each takes about a millisecond
 MOST_ATTEMPTS = 20          # at one exercise
 
+CAPSTONE = "capstone"       # what stands for an exercise's number where a sampler is entered with `compete`
 CELL_MAGIC = "get_ipython().run_cell_magic"    # what IPython turns a first line such as %%time into
 RUN_THE_CELL = ("time", "capture", "prun", "timeit")    # the cell magics that run their cell as Python here
 RUN_THE_LINE = ("time", "prun", "timeit")
@@ -98,7 +99,7 @@ def read(path: str | Path) -> Notebook:
         for number, (node, code) in enumerate(zip(nodes, codes)):
             statements.append(Statement(k, number, node, assigned(node, code), names_read(code)))
             imports |= imported(node)
-            for id, text in checks(node, lines):
+            for id, text in [*checks(node, lines), *entries(node, lines)]:
                 given[id].append((statements, len(statements), (name, node.lineno, text)))
         if magic == "timeit":    # its assignments do not outlive it
             statements = statements[:before]
@@ -290,6 +291,15 @@ def checks(statement: ast.AST, lines: Sequence[bytes]) -> Iterator[tuple[str, st
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
             yield from checks(inner, line.encode().splitlines(keepends=True))
+
+
+def entries(statement: ast.AST, lines: Sequence[bytes]) -> Iterator[tuple[str, str]]:
+    """("capstone", text of the sampler) for each compete(sampler) in a statement of the text with these lines."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call) and "compete" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
+            given = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "sampler")]
+            for sampler in given:
+                yield CAPSTONE, source_of(sampler, lines)
 
 
 def source_of(node: ast.expr, lines: Sequence[bytes]) -> str:

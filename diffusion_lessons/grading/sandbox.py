@@ -157,8 +157,9 @@ class Meter:
 class Sandbox:
     """One worker process, started when it is first needed, and again after it has died."""
 
-    def __init__(self, hidden: Iterable[Path] = (), isolated: bool | None = None, memory: int = MEMORY) -> None:
-        self.hidden, self.memory = hidden, memory
+    def __init__(self, hidden: Iterable[Path] = (), isolated: bool | None = None, memory: int = MEMORY,
+                 small: int = SMALL, broadcast: int = BROADCAST) -> None:
+        self.hidden, self.memory, self.small, self.broadcast = hidden, memory, small, broadcast
         self.isolated = can_isolate() if isolated is None else isolated
         self.process: subprocess.Popen | None = None
         self.folder: Folder | None = None
@@ -270,7 +271,8 @@ class Sandbox:
             arguments, keywords = list(question["args"]), dict(question["kwargs"])
             given = self.tensors_of([arguments, keywords])
             # Tensors of one shape are multiplied number by number; those of different shapes may be broadcast.
-            if sum(a.numel() for a in given) > SMALL or math.prod(map(math.prod, {a.shape for a in given})) > BROADCAST:
+            together = math.prod(map(math.prod, {a.shape for a in given}))
+            if sum(a.numel() for a in given) > self.small or together > self.broadcast:
                 raise ValueError("the arguments are too large")
             return {"result": self.kept[question["ask"]](*arguments, **keywords)}
         except Exception as error:
