@@ -37,17 +37,18 @@ SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer
 
 
 def load_stable_diffusion(name_or_folder: str | Path = "critters",
-                          device: str | torch.device | None = None) -> LatentPipeline:
+                          device: str | torch.device | None = None,
+                          dtype: torch.dtype | None = None) -> LatentPipeline:
     """Stable Diffusion, ready to draw: the shipped miniature, a folder, or a model of the hub.
 
     name_or_folder: "critters"; a folder in the published layout; or a name such as "stabilityai/sd-turbo", which is
-    downloaded once, after its size has been printed (needs `pip install "diffusion-lessons[sd]"` and a network)
-    device: the best one here if left out. On a GPU it computes in float16, else in float32.
+    downloaded once, after its size has been printed (needs `pip install huggingface_hub` and a network)
+    device: the best one here if left out;  dtype: float16 on a GPU and float32 elsewhere if left out
     Raises ValueError for what this code does not implement and for weights that are only pickles, FileNotFoundError
     for what is not there, and ConnectionError without a network.
     """
     device = torch.device(device or runtime.device())
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     folder = find_folder(name_or_folder)
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind != "StableDiffusionPipeline":
@@ -130,7 +131,7 @@ def download(name: str) -> Path:
         from huggingface_hub.constants import HF_HUB_CACHE
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
-        raise ImportError(f'to fetch {name}, install one more package: pip install "diffusion-lessons[sd]"') from error
+        raise ImportError(f"to fetch {name}, install one more package: pip install huggingface_hub") from error
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
         if is_complete(folder):
