@@ -248,17 +248,17 @@ def read_here(monkeypatch):
 @pytest.mark.slow(seconds=20)
 @pytest.mark.usefixtures("read_here")
 def test_an_honest_sampler_is_ranked_and_attacks_and_broken_notebooks_get_their_own_rows(tmp_path):
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener, moodle = socket.create_server(("127.0.0.1", 0)), "ann_12345_assignsubmission_file_"
     known = {"WEIGHTS": str(Path(diffusion_lessons.__file__).parent / "pretrained" / "digits.safetensors"),
-             "NEIGHBOUR": str(tmp_path / "ann" / "capstone.ipynb"), "PORT": listener.getsockname()[1]}
-    write(tmp_path / "ann" / "capstone.ipynb", DDIM)
+             "NEIGHBOUR": str(tmp_path / moodle / "capstone.ipynb"), "PORT": listener.getsockname()[1]}
+    write(tmp_path / moodle / "capstone.ipynb", DDIM)
     write(tmp_path / "=eve" / "capstone.ipynb", *(f"{name} = {value!r}" for name, value in known.items()), ATTACK)
     (tmp_path / "bob.ipynb").write_text("{")
     contest = Contest((5,), 65, (2,))
     with listener:
         found = {entry.who: entry for entry in leaderboard.entries(tmp_path, contest)}
     assert found["bob"].state == "not read"
-    ann, eve = found["ann"], found["=eve"]
+    ann, eve = found["ann (12345)"], found["=eve"]
     plain = contest.score(BASELINES["DDIM"])    # with the schedule as it was
     assert ann.state == "ranked", ann.message
     for mine, ours in zip(ann.score.means(2), plain.means(2), strict=True):
@@ -273,7 +273,7 @@ def test_an_honest_sampler_is_ranked_and_attacks_and_broken_notebooks_get_their_
     leaderboard.write(found.values(), contest, tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rank"], row["who"]) for row in rows] == [("1", "ann"), ("", "'=eve"), ("", "bob")]
+    assert [(row["rank"], row["who"]) for row in rows] == [("1", "ann (12345)"), ("", "'=eve"), ("", "bob")]
     assert float(rows[0]["recall at 2"]) == pytest.approx(plain.means(2).recall, abs=1e-3)
 
 

@@ -83,7 +83,7 @@ def scored(name, id, score):
     ("eve_666_1_müllerzoë_12345_678910_02.ipynb", ("eve", "666", False)),
 ])
 def test_who_handed_in_is_read_from_the_platforms_names(notebook, who):
-    assert submissions.submission_of(row(notebook)) == who
+    assert submissions.submission_of("who", notebook) == who
 
 
 # ---------------------------------------------------------------- points
@@ -185,7 +185,7 @@ def test_a_number_alone_does_not_give_a_grade(tmp_path):
     assert left == []
     assert table(text)[1][2] == "100"
     # a name in Canvas that is made to look like another user's number
-    eve = submissions.submission_of(row("lee_12345_7__12346_678910_02.ipynb"))
+    eve = submissions.submission_of("who", "lee_12345_7__12346_678910_02.ipynb")
     assert eve.id == "12345"
     assert filled(tmp_path, sheet_of(tmp_path, CANVAS, "Lesson 02"), [Points(eve, {"2.1": 4.0})])[1] == [
         "lee (12345): the row with this number has another name"]

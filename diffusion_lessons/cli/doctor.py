@@ -137,7 +137,7 @@ def data_set(name: str, folder: Path) -> str:
         kind = getattr(torchvision.datasets, dataset)
         read = [read_torchvision(kind, folder, subfolder, split, shape).source for split in ("train", "test")]
         return "there: " + read[0]
-    return f"not there: {without}.\n{'':15}It is downloaded when first used, or put {file} there."
+    return f"not there: {without}, unless a download works.\n{'':15}To bring it, put {file} into {folder}."
 
 
 def free_space(folder: Path) -> str:

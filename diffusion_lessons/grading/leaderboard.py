@@ -16,6 +16,7 @@ from diffusion_lessons.exercises import checking
 from diffusion_lessons.exercises.checking import Raised, describe
 from diffusion_lessons.grading import answer, guard, notebook, notebooks_in, readable, reading, visible, write_table
 from diffusion_lessons.grading.sandbox import Sandbox
+from diffusion_lessons.grading.submissions import submission_of
 from diffusion_lessons.limits import TooLong
 from diffusion_lessons.schedules import Schedule
 
@@ -103,7 +104,8 @@ def entries(folder: str | Path, contest: Contest, progress: bool = False) -> Ite
 def entry_of(path: Path, folder: Path, contest: Contest) -> Entry:
     """The Entry of one notebook in a folder, run in a sandbox of its own. Whatever goes wrong is in its state."""
     place = path.relative_to(folder)
-    who = readable(place.parent.as_posix() if len(place.parts) > 1 else place.stem)
+    who = place.parent.as_posix() if len(place.parts) > 1 else place.stem
+    who = readable(submission_of(who, place.as_posix()).label())
     name, batch = readable(place.as_posix()), contest.count * len(contest.seeds)
     numbers = batch * (28 * 28 + 1)    # of x_t, and of t, one for each picture
     try:

@@ -30,19 +30,19 @@ class Submission(NamedTuple):
         return " ".join(part for part in (self.name, f"({self.id})" if self.id else "") if part)
 
 
-def submission_of(row: Row) -> Submission:
-    """The Submission that a row's notebook belongs to. Names that neither platform gives stay as they are."""
-    for part in row.notebook.split("/"):    # the outermost one: what is in a folder was named by the learner
+def submission_of(who: str, notebook: str) -> Submission:
+    """The Submission that a notebook belongs to, by its path. Names that neither platform gives stay as they are."""
+    for part in notebook.split("/"):    # the outermost one: what is in a folder was named by the learner
         if found := MOODLE.fullmatch(part):
             return Submission(found["name"], found["id"])
         if found := CANVAS.fullmatch(part):
             return Submission(found["name"] or "", found["id"], bool(found["late"]))
-    return Submission(row.who)
+    return Submission(who)
 
 
 def labelled(rows: Iterable[Row]) -> Iterable[Row]:
     """The same rows, as they come, with learners' names and numbers instead of their files' names."""
-    return (row._replace(who=submission_of(row).label()) for row in rows)
+    return (row._replace(who=submission_of(row.who, row.notebook).label()) for row in rows)
 
 
 def points_of(text: str) -> dict[str, float]:
@@ -88,7 +88,7 @@ def points(rows: Sequence[Row], worth: dict[str, float]) -> list[Points]:
     """
     groups: dict[tuple[str, str], list[tuple[Row, Submission]]] = {}
     for row in rows:
-        submission = submission_of(row)
+        submission = submission_of(row.who, row.notebook)
         groups.setdefault(submission[:2], []).append((row, submission))
     found = []
     for (name, id), group in groups.items():
