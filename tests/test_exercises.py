@@ -501,8 +501,8 @@ def test_progress_is_kept_and_shown(capsys):
     assert "\u2717 4.1   \u2026 4.2" in said
     known = {id: record.read().get(id, {"state": "not tried", "tries": 0}) for id in EXERCISES}
     page = exercises.Report(known)._repr_html_()
-    assert page.count("<tr>") == 6
-    assert page.count("<td") == len(ALL) + 6
+    assert page.count("<tr>") == 7
+    assert page.count("<td") == len(ALL) + 7
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"2.1": 3}', '{"2.1": {"state": "right"}}'])

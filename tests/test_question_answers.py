@@ -949,7 +949,7 @@ def _():
     assert difference.abs().max() > 1e-3
     by_itself = [torch.equal(seen[0], blue), torch.equal(seen[1], rabbit_)]
     subtracted = torch.allclose(eps, alone["someone blue"] + w * difference, atol=1e-4)
-    return "Two texts, each by itself" if by_itself == [True, True] and subtracted else "One text"
+    return "Both texts, each by itself" if by_itself == [True, True] and subtracted else "One text"
 
 
 @fact("7.q8")

@@ -17,7 +17,7 @@ from diffusion_lessons.pipelines.latent import LatentPipeline
 def sample_encoder(g, k):
     """An encoder whose latents have an uneven spread and a mean far from 0, and pictures for it."""
     gains = torch.rand(4, generator=g) * 8 + 2
-    shift, f = torch.randn(4, generator=g) * 4, (2, 4)[k % 2]
+    shift, f = 4 + 4 * torch.rand(4, generator=g), (2, 4)[k % 2]
 
     def encode(x):
         if x.ndim != 4 or x.shape[2] % f:
