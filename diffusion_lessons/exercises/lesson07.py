@@ -61,7 +61,10 @@ SCALE = Exercise(
 
 
 def sample_words(g, k):
-    """Words as lists of token numbers and how often each word occurs; one pair of neighbours is ahead of all others."""
+    """Words as lists of token numbers and how often each word occurs; one pair of neighbours is ahead of all others.
+
+    No two of the usual mistakes give the same pair.
+    """
     while True:
         lengths = [4, 5, *torch.randint(1, 7, (inputs.one(g, 3, 6),), generator=g).tolist()]
         words = [(20 + torch.randint(6, (length,), generator=g)).tolist() for length in lengths]
@@ -69,7 +72,7 @@ def sample_words(g, k):
         ranked = occurrences(words, counts).most_common(2)
         others = {f(words, counts) for f in (in_most_words, across_words, most_frequent_tokens, rarest)}
         (a, b), most = ranked[0]
-        if a != b and most > ranked[1][1] and not {(a, b), (b, a)} & others:
+        if a != b and most > ranked[1][1] and len(others) == 4 and not {(a, b), (b, a)} & others:
             return words, counts
 
 
