@@ -1,5 +1,5 @@
 # make lab            set up and open JupyterLab on the notebooks
-# make test           set up and run the tests: a quarter of an hour, every notebook once
+# make test           set up and run the tests: about twenty minutes, every notebook once
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
