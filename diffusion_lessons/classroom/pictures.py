@@ -38,7 +38,7 @@ def film_strip(frames: Sequence[Tensor] | Tensor | dict[str, Sequence[Tensor]], 
 
     frames: a list (or batch) of pictures, or {name of the strip: list}; the names are shown on the left
     titles: text above each column, such as "t = 500"
-    Pictures that fit into the largest a whole number of times are shown as large as that one.
+    Pictures less than half as tall as the tallest are enlarged by a whole number, as far as they stay no taller.
     Raises ValueError when a strip is empty.
     """
     strips = frames if isinstance(frames, dict) else {None: frames}

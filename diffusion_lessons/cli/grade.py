@@ -36,6 +36,7 @@ A learner is named after the folder that the notebook lies in, such as ann or
 section1/ann; a notebook in the given folder itself is named after its file.
 docs/instructors.md says how it works, and what it cannot see.
 """
+NOT_ISOLATED = "Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         rows = grading.write_csv(submissions.labelled(graded) if worth else graded, out)
     print(grading.summary(rows))
     if any(row.isolated == "not isolated" for row in rows):
-        print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")
+        print(NOT_ISOLATED)
     print(f"{len(rows)} rows written to {out}")
     if worth:
         found = submissions.points(rows, worth)

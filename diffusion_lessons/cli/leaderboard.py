@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffusion_lessons.cli.grade import ending_in_order
+from diffusion_lessons.cli.grade import NOT_ISOLATED, ending_in_order
 from diffusion_lessons.cli.options import check_out, file_name, whole
 
 SUMMARY = "rank the samplers in a folder of capstone notebooks"
@@ -51,6 +51,6 @@ def run(options: argparse.Namespace) -> int:
             leaderboard.write(found, contest, out)
     print(leaderboard.summary(found, contest))
     if any(entry.isolated == "not isolated" for entry in found):
-        print("Not isolated: here the learners' code ran with your rights and your network. See docs/instructors.md.")
+        print(NOT_ISOLATED)
     print(f"{len(found)} rows written to {out}")
     return 0

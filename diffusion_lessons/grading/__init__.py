@@ -188,11 +188,15 @@ def grade_folder(folder: str | Path, progress: bool = False) -> Iterator[Row]:
             for row in rows_of(path, folder))
 
 
+def named(path: Path, folder: Path) -> tuple[str, str]:
+    """(who, notebook) of a notebook in a folder, as they stand in the tables."""
+    place = path.relative_to(folder)
+    return readable(place.parent.as_posix() if len(place.parts) > 1 else place.stem), readable(place.as_posix())
+
+
 def rows_of(path: Path, folder: Path) -> Iterator[Row]:
     """Yield the rows of one notebook in a folder, run in a sandbox of its own. Whatever goes wrong is a row."""
-    place = path.relative_to(folder)
-    who = readable(place.parent.as_posix() if len(place.parts) > 1 else place.stem)
-    name = readable(place.as_posix())
+    who, name = named(path, folder)
     try:
         with Sandbox(hidden=[folder]) as sandbox:
             yield from grade_notebook(path, who, name, sandbox)

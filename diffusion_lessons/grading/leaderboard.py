@@ -14,7 +14,7 @@ from tqdm import tqdm
 from diffusion_lessons.evaluation.capstone import BASELINES, Contest, Score, ranks
 from diffusion_lessons.exercises import checking
 from diffusion_lessons.exercises.checking import Raised, describe
-from diffusion_lessons.grading import answer, guard, notebook, notebooks_in, readable, reading, visible, write_table
+from diffusion_lessons.grading import answer, guard, named, notebook, notebooks_in, reading, visible, write_table
 from diffusion_lessons.grading.sandbox import Sandbox
 from diffusion_lessons.grading.submissions import submission_of
 from diffusion_lessons.limits import TooLong
@@ -93,7 +93,7 @@ def attempt_score(sampler: RemoteSampler, contest: Contest) -> tuple[str, str, S
 def entries(folder: str | Path, contest: Contest, progress: bool = False) -> Iterator[Entry]:
     """An iterator over the entries of all notebooks in a folder and below. Raises ValueError when there are none.
 
-    Learners are named as by `grade_folder`.
+    Learners are named as by `grade_folder`, or by the name and number that Moodle or Canvas gave to the file.
     """
     folder = Path(folder)
     guard.sweep()
@@ -103,10 +103,8 @@ def entries(folder: str | Path, contest: Contest, progress: bool = False) -> Ite
 
 def entry_of(path: Path, folder: Path, contest: Contest) -> Entry:
     """The Entry of one notebook in a folder, run in a sandbox of its own. Whatever goes wrong is in its state."""
-    place = path.relative_to(folder)
-    who = place.parent.as_posix() if len(place.parts) > 1 else place.stem
-    who = readable(submission_of(who, place.as_posix()).label())
-    name, batch = readable(place.as_posix()), contest.count * len(contest.seeds)
+    who, name = named(path, folder)
+    who, batch = submission_of(who, name).label(), contest.count * len(contest.seeds)
     numbers = batch * (28 * 28 + 1)    # of x_t, and of t, one for each picture
     try:
         with Sandbox(hidden=[folder], small=numbers, broadcast=numbers * batch) as sandbox:
