@@ -175,14 +175,15 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(tokenizer, tmp_path):
             assert torch.equal(a, b)
 
 
-def test_with_a_constant_rate_a_longer_run_begins_like_a_shorter_one(tokenizer):
+def test_a_run_that_stays_at_its_rate_can_be_made_longer(tokenizer):
     def losses(steps, schedule):
         torch.manual_seed(0)
         trainer = LossTrainer(VAE(**SMALL_VAE), vae_step, critter_pictures, steps=steps, batch=2, lr=1e-3,
                               lr_schedule=schedule, seed=1)
         return [step.loss for step in itertools.islice(trainer, 12)]
 
-    assert losses(2000, "constant") == losses(3000, "constant")
+    assert losses(2000, "wsd") == losses(3000, "wsd") == losses(3000, "constant")
+    assert losses(12, "wsd") != losses(16, "wsd")
     assert losses(14, "constant") != losses(14, "cosine")
 
 

@@ -164,7 +164,8 @@ def test_the_learning_rate_goes_up_and_then_down_to_nothing():
     assert lr_factor(99, 100) < 0.001
     assert [lr_factor(k, 100, "constant") for k in (0, 9, 50, 99)] == pytest.approx([0.1, 1, 1, 1])
     assert [lr_factor(k, 10_000, "constant") for k in (0, 199, 200)] == pytest.approx([0.005, 1, 1])
-    with pytest.raises(ValueError, match="known are cosine, constant, one_cycle"):
+    assert [lr_factor(k, 100, "wsd") for k in (0, 9, 80, 90, 99)] == pytest.approx([0.1, 1, 1, 0.5, 0.05])
+    with pytest.raises(ValueError, match="known are cosine, constant, wsd, one_cycle"):
         trainer(1, lr_schedule="linear")
 
 

@@ -58,7 +58,7 @@ RECIPES = {
     "vae": dict(steps=2_400, batch=8, lr=2e-3, seed=71),
     "decoder": dict(steps=4_000, batch=8, lr=1e-3, seed=75),
     "clip": dict(steps=1_200, batch=128, lr=1e-3, seed=72, weight_decay=0.01),
-    "unet": dict(steps=20_000, batch=32, lr=1e-3, lr_schedule="constant", seed=73, ema_decay=0.9995),
+    "unet": dict(steps=16_000, batch=32, lr=1e-3, lr_schedule="wsd", seed=73, ema_decay=0.9995),
 }
 SCENES, SCENES_SEED, DROP = 100_000, 74, 0.1    # what the U-Net learns from, and the share of captions hidden
 FRESH = 9_999    # the seed of the scenes on which progress is measured

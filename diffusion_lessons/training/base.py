@@ -27,7 +27,7 @@ from diffusion_lessons.checks import is_finite
 from diffusion_lessons.runtime import atomic_write, exclusive, rank
 
 READ_EVERY = 50    # steps on a GPU between two looks at the losses, as each look waits for the GPU
-LR_SCHEDULES = ("cosine", "constant", "one_cycle")
+LR_SCHEDULES = ("cosine", "constant", "wsd", "one_cycle")
 
 
 class BaseTrainer(abc.ABC):
@@ -159,11 +159,13 @@ def all_finite(state: Any) -> bool:
 def lr_factor(k: int, steps: int, schedule: str = "cosine") -> float:
     """The learning rate of step k (from 0) as a share of the highest.
 
-    It rises linearly over the first tenth of the steps, 200 at most; "cosine" then falls to 0 along half a cosine,
-    (1 + cos(pi k / steps)) / 2 (Loshchilov & Hutter 2017, eq. 5), and "constant" stays.
+    It rises linearly over the first tenth of the steps, 200 at most. Then "cosine" falls to 0 along half a cosine,
+    (1 + cos(pi k / steps)) / 2 (Loshchilov & Hutter 2017, eq. 5); "constant" stays; and "wsd" (warmup-stable-decay,
+    Hu et al. 2024, MiniCPM) stays and falls linearly to 0 in the last fifth, so that a run can be made longer until then.
     """
     warmup = min(1.0, (k + 1) / min(200, max(1, steps // 10)))
-    return warmup * (1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * k / steps)))
+    rest = {"constant": 1.0, "wsd": min(1.0, 5 * (1 - k / steps))}
+    return warmup * rest.get(schedule, 0.5 * (1 + math.cos(math.pi * k / steps)))
 
 
 def make_lr_scheduler(optimizer: torch.optim.Optimizer, steps: int, schedule: str = "cosine") -> LRScheduler:

@@ -162,7 +162,7 @@ class LossTrainer(BaseTrainer):
 
     loss: called with (network, *what batches gives, a generator) -> a scalar
     batches: called with (seed, count) -> a tuple of tensors; each step has its own seed
-    lr_schedule: see `training.base.make_lr_scheduler`; "constant" where a run may be ended early or made longer
+    lr_schedule: see `training.base.make_lr_scheduler`; with "wsd" a run can be made longer until its last fifth
     `trainer.ema` has the exponential moving average of the weights: the network to use.
     Raises FloatingPointError when the loss is not finite; on the CPU the weights are then those of the step before.
     """
