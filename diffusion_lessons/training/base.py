@@ -161,7 +161,7 @@ def lr_factor(k: int, steps: int, schedule: str = "cosine") -> float:
 
     It rises linearly over the first tenth of the steps, 200 at most. Then "cosine" falls to 0 along half a cosine,
     (1 + cos(pi k / steps)) / 2 (Loshchilov & Hutter 2017, eq. 5); "constant" stays; and "wsd" (warmup-stable-decay,
-    Hu et al. 2024, MiniCPM) stays and falls linearly to 0 in the last fifth, so that a run can be made longer until then.
+    Hu et al. 2024) stays, and falls linearly to 0 in the last fifth, so that a run can be made longer until then.
     """
     warmup = min(1.0, (k + 1) / min(200, max(1, steps // 10)))
     rest = {"constant": 1.0, "wsd": min(1.0, 5 * (1 - k / steps))}
