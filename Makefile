@@ -1,5 +1,6 @@
 # make lab            set up and open JupyterLab on the notebooks
-# make test           set up and run the tests: about twenty minutes, every notebook once
+# make test           set up and run the tests, but for the notebooks: under ten minutes
+# make test-notebooks  set up and run every notebook once, solve its exercises, move its widgets: under ten minutes
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
@@ -28,8 +29,8 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 
-.PHONY: help lab test test-all test-browser test-everywhere faults test-colab run times solutions slides handouts site links
-.PHONY: lock bench clean
+.PHONY: help lab test test-notebooks test-all test-browser test-everywhere faults test-colab run times solutions slides
+.PHONY: handouts site links lock bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -65,7 +66,10 @@ lab: $(VENV)/.installed-lab
 PYTEST := "$(PY)" -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.installed-test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not long and not notebook" $(ARGS)
+
+test-notebooks: $(VENV)/.installed-test
+	$(PYTEST) -m notebook $(ARGS)
 
 # CHROMIUM=/path/to/chromium names a browser that is not on the PATH.
 test-browser: $(VENV)/.installed-browser

@@ -142,6 +142,7 @@ def test_no_guess_is_left_in_a_variable_that_nobody_looks_at(path):
         assert '"?"' not in cell.source, f"cell {i} asks for a guess without predict: {cell.source[:60]!r}"
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("path", [
     pytest.param(path, id=path.stem, marks=pytest.mark.slow(seconds=SECONDS.get(path.stem.split("_")[0], 100)))
     for path in NOTEBOOKS])

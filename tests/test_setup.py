@@ -147,7 +147,7 @@ def test_make_says_what_is_wrong_with_python(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-TESTS = "-m pytest -n auto --maxprocesses 4 --dist worksteal"
+TESTS = "-m pytest -n auto --maxprocesses 4 --dist worksteal -m "
 OTHER_KERNELS = ("tools/everywhere.py --only default-2 --no-table -- "
                  "tests/test_gan_training.py tests/test_stable_diffusion_models.py -k not unet or critters")
 
@@ -180,7 +180,8 @@ def test_ci_uses_a_data_folder_beside_the_clone_and_runs_the_tests(tmp_path):
         return [line for line in lines if " -m pip " not in line]
 
     def all_of_it(folder):
-        return [f"{folder}: {what}" for what in (TESTS, OTHER_KERNELS, "-m pytest tests/browser")]
+        return [f"{folder}: {what}" for what in
+                (f"{TESTS}not long and not notebook", f"{TESTS}notebook", OTHER_KERNELS, "-m pytest tests/browser")]
 
     assert run() == all_of_it("")
     (data / "mnist.npz").touch()

@@ -178,7 +178,7 @@ def write_row(row: dict[str, str], path: Path = TABLE) -> None:
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tests", nargs="*", default=[], help="which tests; all that `make test` runs if left out")
+    parser.add_argument("tests", nargs="*", default=[], help="which tests; all but the long ones if left out")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="settings whose names begin with one of these")
     parser.add_argument("--list", action="store_true", help="name the settings and stop")
     parser.add_argument("--no-table", action="store_true", help="leave docs/reliability.md as it is")

@@ -4,9 +4,9 @@
     python tools/slides.py notebooks/02*.ipynb  this one
     python tools/slides.py --pdf                and a PDF handout of each, one page a slide (needs Chromium)
 
-Executed copies are taken from build/solutions, where `make test` and `make solutions` leave them. What is missing
-there, or older than the notebook or the package, is executed first. What a lecturer says comes from docs/notes; the
-look from site/slides. reveal.js, MathJax and the fonts are fetched once by npm, into build/slides-npm.
+Executed copies are taken from build/solutions, where `make test-notebooks` and `make solutions` leave them. What is
+missing there, or older than the notebook or the package, is executed first. What a lecturer says comes from docs/notes;
+the look from site/slides. reveal.js, MathJax and the fonts are fetched once by npm, into build/slides-npm.
 
 Cells marked `skip` stay off the slides, and so does code that only draws or measures. A `predict` becomes a poll. The
 browser lays the rest out (site/slides/deck.js): whatever does not fit on a slide goes on to the next.

@@ -4,9 +4,9 @@
     python tools/solutions.py --dry             filled in, but not run
 
 The answers are the `reference` functions of the exercises, those that the tests judge. A notebook is run as it is,
-then its answers in the same kernel; both copies are kept, the one without answers in build/notebooks. What `make test`
-has just run is not run again. It fails when a cell does, or when a check does not say that the answer is right.
-The copies are not kept in git.
+then its answers in the same kernel; both copies are kept, the one without answers in build/notebooks. What
+`make test-notebooks` has just run is not run again. It fails when a cell does, or when a check does not say that the
+answer is right. The copies are not kept in git.
 """
 
 import argparse

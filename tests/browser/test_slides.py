@@ -46,7 +46,7 @@ LOOK = """() => Reveal.getSlides().flatMap(slide => {
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """build(path): the lesson's deck, made once. Runs the notebook if `make test` has left no fresh copy."""
+    """build(path): the lesson's deck, made once. Runs the notebook if `make test-notebooks` has left no fresh copy."""
     folder, made = tmp_path_factory.mktemp("slides"), {}
 
     def build(path):
