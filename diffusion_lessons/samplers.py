@@ -1,5 +1,7 @@
 """From noise to pictures: one step (DDPM or DDIM) and the sampling loop, an iterator that you can step into.
 
+The steps of Euler and DPM-Solver++, which the loop knows as well, are in `solvers`.
+
 A denoiser is any callable (x_t, t) -> Prediction; nothing here knows what is behind it.
 """
 
@@ -15,9 +17,11 @@ from torch import Tensor
 from diffusion_lessons.forward import Prediction, add_noise, from_x0
 from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.schedules import Schedule
+from diffusion_lessons.solvers import dpmpp_2m_step, euler_step
 
 DenoiserFunction: TypeAlias = Callable[[Tensor, Tensor], Prediction]
 Noise: TypeAlias = Callable[[Sequence[int]], Tensor]    # (C, H, W) -> (B, C, H, W), fresh at each call
+METHODS = ("ddim", "ddpm", "euler", "dpm++")
 
 
 class LoopSettings(TypedDict, total=False):
@@ -110,7 +114,7 @@ class SamplingLoop:
     When it ends, `loop.x_t` is the picture.
 
     x_t: (B, C, H, W), noisy as at the first timestep;  timesteps: decreasing integers in 0..T
-    method: "ddim" or "ddpm";  eta: 0..1, how much fresh noise ddim adds (1: as much as ddpm)
+    method: "ddim", "ddpm", "euler" or "dpm++";  eta: 0..1, how much fresh noise ddim adds (1: as much as ddpm)
     noise: such as PerSampleNoise(seed, B), where fresh noise is wanted
     clip: True keeps x0_hat inside [-1, 1], a pair inside other limits; eps_hat is adjusted to match
     Raises ValueError for settings out of range.
@@ -119,8 +123,8 @@ class SamplingLoop:
     def __init__(self, denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int], *,
                  method: str = "ddim", eta: float = 0.0, noise: Noise | None = None,
                  clip: bool | tuple[float, float] = False) -> None:
-        if method not in ("ddpm", "ddim"):
-            raise ValueError(f"unknown method {method!r}; known are ddpm, ddim")
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
         eta = real_number("eta", eta)
         times = [int(t) for t in timesteps]
         decreasing = all(t > s for t, s in itertools.pairwise(times))
@@ -130,6 +134,7 @@ class SamplingLoop:
         self.method, self.eta, self.noise = method, eta, noise
         self.clip = (-1, 1) if clip is True else clip
         self.k = 0
+        self.previous: tuple[int, Tensor] | None = None    # t and x0_hat of the step before, for dpm++
 
     def __iter__(self) -> "SamplingLoop":
         return self
@@ -146,13 +151,20 @@ class SamplingLoop:
         prediction = self.denoiser(x_t, t_batch)
         if self.clip:    # eps_hat must follow, or the two no longer add up to x_t and the error grows from step to step
             prediction = from_x0(prediction.x0.clamp(*self.clip), x_t, t_batch, self.schedule)
+        x_s = self._step(x_t, t, s, prediction)
+        self.x_t, self.k, self.previous = x_s, self.k + 1, (t, prediction.x0)
+        return Step(t, s, x_t, *prediction, x_s)
+
+    def _step(self, x_t: Tensor, t: int, s: int, prediction: Prediction) -> Tensor:
+        """From x_t to x_s by the loop's method."""
+        if self.method == "euler":
+            return euler_step(x_t, t, s, prediction, self.schedule)
+        if self.method == "dpm++":
+            return dpmpp_2m_step(x_t, t, s, prediction, self.schedule, self.previous)
         z = self._fresh_noise(s)
         if self.method == "ddpm":
-            x_s = ddpm_step(x_t, t, s, prediction, self.schedule, z)
-        else:
-            x_s = ddim_step(x_t, t, s, prediction, self.schedule, z, self.eta)
-        self.x_t, self.k = x_s, self.k + 1
-        return Step(t, s, x_t, *prediction, x_s)
+            return ddpm_step(x_t, t, s, prediction, self.schedule, z)
+        return ddim_step(x_t, t, s, prediction, self.schedule, z, self.eta)
 
     def _fresh_noise(self, s: int) -> Tensor | float:
         """z for the step that arrives at s; 0 where the sampler adds no noise."""

@@ -4,14 +4,10 @@ All three follow the same curve from noise to picture, the probability flow ODE 
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffusion_lessons.forward import Prediction
-from diffusion_lessons.samplers import DenoiserFunction, SamplingLoop, Step
 from diffusion_lessons.schedules import Schedule
 
 
@@ -46,40 +42,3 @@ def dpmpp_2m_step(x_t: Tensor, t: int, s: int, prediction: Prediction, schedule:
         t_before, x0_before = previous
         D = D + h / (2 * (lam[t] - lam[t_before]).item()) * (D - x0_before)
     return sigma_s / sigma_t * x_t - alpha_s * math.expm1(-h) * D
-
-
-class SolverLoop(SamplingLoop):
-    """The sampling loop of `samplers`, an iterator over `Step`s, with method "euler" or "dpm++"."""
-
-    def __init__(self, denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int], *,
-                 method: str = "dpm++") -> None:
-        if method not in ("euler", "dpm++"):
-            raise ValueError(f"unknown method {method!r}; known are euler, dpm++")
-        super().__init__(denoiser, x_t, schedule, timesteps)
-        self.method = method
-        self.previous: tuple[int, Tensor] | None = None    # t and x0_hat of the step before
-
-    @torch.no_grad()
-    def __next__(self) -> Step:
-        if self.k == len(self):
-            raise StopIteration
-        t, s, x_t = self.timesteps[self.k], self.timesteps[self.k + 1], self.x_t
-        prediction = self.denoiser(x_t, torch.full((len(x_t),), t, device=x_t.device))
-        if self.method == "euler":
-            x_s = euler_step(x_t, t, s, prediction, self.schedule)
-        else:
-            x_s = dpmpp_2m_step(x_t, t, s, prediction, self.schedule, self.previous)
-            self.previous = t, prediction.x0
-        self.x_t, self.k = x_s, self.k + 1
-        return Step(t, s, x_t, *prediction, x_s)
-
-
-def sampling_loop(denoiser: DenoiserFunction, x_t: Tensor, schedule: Schedule, timesteps: Iterable[int],
-                  method: str = "ddim", **how: Any) -> SamplingLoop:
-    """A SamplingLoop by the name of its method: ddim, ddpm, euler or dpm++.
-
-    timesteps: decreasing, the first that of x_t (see samplers.timesteps);  how: for ddim and ddpm, see SamplingLoop
-    """
-    if method in ("euler", "dpm++"):
-        return SolverLoop(denoiser, x_t, schedule, timesteps, method=method, **how)
-    return SamplingLoop(denoiser, x_t, schedule, timesteps, method=method, **how)

@@ -470,7 +470,7 @@ def test_bad_input_is_refused_in_words(four_pictures):
     schedule = make_schedule("linear", 10)
     ideal, x = IdealDenoiser(four_pictures, schedule), four_pictures
     with pytest.raises(ValueError, match="ddpm, ddim"):
-        sample(ideal, x, schedule, 5, method="euler")
+        sample(ideal, x, schedule, 5, method="heun")
     for eta in (-0.1, 1.1, math.nan, "1", None):
         with pytest.raises(ValueError, match="eta must be a number from 0 to 1"):
             sample(ideal, x, schedule, 5, eta=eta)

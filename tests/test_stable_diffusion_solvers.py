@@ -11,7 +11,7 @@ from diffusion_lessons.forward import TO_PREDICTION
 from diffusion_lessons.ideal import IdealDenoiser
 from diffusion_lessons.models.stable_diffusion.scheduler import KNOWN, Scheduler, scaled_linear
 from diffusion_lessons.samplers import SamplingLoop, run, timesteps
-from diffusion_lessons.solvers import SolverLoop, dpmpp_2m_step, euler_step, sampling_loop
+from diffusion_lessons.solvers import dpmpp_2m_step, euler_step
 
 BETAS = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 THEIRS = {"ddim": (DDIMScheduler, dict(clip_sample=False)), "euler": (EulerDiscreteScheduler, {}),
@@ -65,7 +65,7 @@ def test_every_x_of_the_loop_is_that_of_diffusers(method, spacing, offset, predi
         theirs = their_scheduler(method, ours.schedule, dtype, **settings)
         timesteps_theirs, wanted = their_loop(theirs, steps, z)
         times = ours.timesteps(steps)
-        loop = sampling_loop(denoiser, ours.noise_scale(times) * z, ours.schedule, times, method)
+        loop = SamplingLoop(denoiser, ours.noise_scale(times) * z, ours.schedule, times, method=method)
         found = list(loop)
         assert [step.t for step in found] == [timestep + 1 for timestep in timesteps_theirs]
         assert found[-1].s == 0
@@ -111,8 +111,8 @@ def test_euler_is_ddim_in_other_coordinates(g):
     schedule = scaled_linear()
     for denoiser in (IdealDenoiser(torch.randn(5, 1, 2, 2, generator=g, dtype=torch.float64), schedule),):
         z = torch.randn(4, 1, 2, 2, generator=g, dtype=torch.float64)
-        for a, b in zip(sampling_loop(denoiser, z, schedule, timesteps(1000, 20), "ddim"),
-                        sampling_loop(denoiser, z, schedule, timesteps(1000, 20), "euler"), strict=True):
+        for a, b in zip(SamplingLoop(denoiser, z, schedule, timesteps(1000, 20), method="ddim"),
+                        SamplingLoop(denoiser, z, schedule, timesteps(1000, 20), method="euler"), strict=True):
             torch.testing.assert_close(a.x_s, b.x_s, rtol=0, atol=1e-10)
 
 
@@ -130,7 +130,7 @@ def test_the_second_order_is_second_order(g):
 
     def end(method, steps):
         times = [round(span[0] + (span[1] - span[0]) * k / steps) for k in range(steps + 1)]
-        return run(sampling_loop(gaussian, z, schedule, times, method))
+        return run(SamplingLoop(gaussian, z, schedule, times, method=method))
 
     exact = end("ddim", 800)
     exact = 2 * exact - end("ddim", 400)      # Richardson: the first-order error of 800 steps is that of 400, halved
@@ -189,7 +189,5 @@ def test_bad_steps_and_methods_are_refused(g):
     with pytest.raises(ValueError, match="take fewer"):
         scheduler.timesteps(1000)
     z = torch.randn(1, 1, 2, 2, generator=g)
-    with pytest.raises(ValueError, match="euler, dpm"):
-        SolverLoop(None, z, scheduler.schedule, [10, 0], method="heun")
-    with pytest.raises(ValueError, match="unknown method 'heun'"):
-        sampling_loop(None, z, scheduler.schedule, [10, 0], "heun")
+    with pytest.raises(ValueError, match="unknown method 'heun'; known are ddim, ddpm, euler, dpm"):
+        SamplingLoop(None, z, scheduler.schedule, [10, 0], method="heun")

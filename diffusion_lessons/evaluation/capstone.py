@@ -28,9 +28,8 @@ from diffusion_lessons.evaluation import metrics
 from diffusion_lessons.forward import Prediction
 from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.parameters import real_number, whole_number
-from diffusion_lessons.samplers import DenoiserFunction, PerSampleNoise, run, timesteps
+from diffusion_lessons.samplers import DenoiserFunction, PerSampleNoise, SamplingLoop, run, timesteps
 from diffusion_lessons.schedules import Schedule
-from diffusion_lessons.solvers import sampling_loop
 
 Sampler: TypeAlias = Callable[[DenoiserFunction, Tensor, int, Schedule], Any]
 BATCH = 110    # pictures at once: the fastest here
@@ -210,7 +209,7 @@ def measure(classifier: nn.Module, x: Tensor, labels: Tensor, real: Tensor) -> F
 def baseline(method: str = "ddim") -> Sampler:
     """The package's own sampler, "ddim" or "dpm++", with evenly spaced timesteps and without guidance."""
     def sampler(denoiser: DenoiserFunction, x_T: Tensor, steps: int, schedule: Schedule) -> Tensor:
-        return run(sampling_loop(denoiser, x_T, schedule, timesteps(schedule.T, steps), method))
+        return run(SamplingLoop(denoiser, x_T, schedule, timesteps(schedule.T, steps), method=method))
 
     return sampler
 

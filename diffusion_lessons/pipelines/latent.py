@@ -19,7 +19,6 @@ from diffusion_lessons.models.stable_diffusion.unet import UNet
 from diffusion_lessons.models.stable_diffusion.vae import VAE
 from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.samplers import DenoiserFunction, PerSampleNoise, SamplingLoop, Step, run
-from diffusion_lessons.solvers import sampling_loop
 
 TILE, OVERLAP = 512, 128    # pixels: larger pictures go through the VAE in tiles, which share so many
 
@@ -112,7 +111,7 @@ class LatentPipeline:
             latents = PerSampleNoise(seed, len(prompts))((self.unet.in_channels, *self.latent_size(size)))
         x_T = self.scheduler.noise_scale(times, method) * latents.to(self.device)
         denoiser = self.denoiser(prompts, guidance_scale, negative)
-        return sampling_loop(denoiser, x_T, self.scheduler.schedule, times, method)
+        return SamplingLoop(denoiser, x_T, self.scheduler.schedule, times, method=method)
 
     def __call__(self, prompts: str | list[str], **how: Any) -> Tensor:
         """Pictures of the prompts; how: see `sample`.  -> (B, 3, H, W) in [-1, 1]"""
@@ -132,7 +131,7 @@ class LatentPipeline:
         noise = PerSampleNoise(seed, len(pictures))
         x_t = self._noised(self.encode(pictures), times[0], noise)
         denoiser = self.denoiser(prompts, guidance_scale, negative)
-        return sampling_loop(denoiser, x_t, self.scheduler.schedule, times, method)
+        return SamplingLoop(denoiser, x_t, self.scheduler.schedule, times, method=method)
 
     def inpaint(self, pictures: Tensor, mask: Tensor, prompts: str | list[str], *, steps: int = 50, seed: int = 0,
                 guidance_scale: float = 7.5, negative: str = "") -> Iterator[Step]:
@@ -147,8 +146,8 @@ class LatentPipeline:
         times = self.scheduler.timesteps(whole_number("steps", steps), "ddim")
         x0 = self.encode(pictures)                                                               # (B, C, h, w)
         mask = F.adaptive_max_pool2d(mask.to(x0), x0.shape[-2:])                                 # (B or 1, 1, h, w)
-        loop = sampling_loop(self.denoiser(prompts, guidance_scale, negative), noise(x0.shape[1:]).to(x0),
-                             self.scheduler.schedule, times)
+        loop = SamplingLoop(self.denoiser(prompts, guidance_scale, negative), noise(x0.shape[1:]).to(x0),
+                            self.scheduler.schedule, times)
         for step in loop:
             loop.x_t = mask * loop.x_t + (1 - mask) * self._noised(x0, step.s, noise)
             yield Step(step.t, step.s, step.x_t, step.eps_hat, step.x0_hat, loop.x_t)
