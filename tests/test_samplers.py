@@ -469,7 +469,7 @@ def test_img2img_starts_at_its_share_of_T_from_the_noised_picture(four_pictures)
 def test_bad_input_is_refused_in_words(four_pictures):
     schedule = make_schedule("linear", 10)
     ideal, x = IdealDenoiser(four_pictures, schedule), four_pictures
-    with pytest.raises(ValueError, match="ddpm, ddim"):
+    with pytest.raises(ValueError, match="known are ddim, ddpm, euler"):
         sample(ideal, x, schedule, 5, method="heun")
     for eta in (-0.1, 1.1, math.nan, "1", None):
         with pytest.raises(ValueError, match="eta must be a number from 0 to 1"):
