@@ -14,41 +14,46 @@ from diffusion_lessons import datasets, forward, images, samplers, schedules, we
 from diffusion_lessons.evaluation import prompt_following
 from diffusion_lessons.guidance import CFGDenoiser
 from diffusion_lessons.pipelines import text_to_image
+from diffusion_lessons.pipelines.published import load_stable_diffusion
 from diffusion_lessons.samplers import PerSampleNoise
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHOWN = (0, 5, 10, 15, 20, 30, 49)      # which of the 50 steps the film shows
-PROMPT = "an orange owl in a top hat at the beach"
+PROMPT, SEED = "an orange owl in a top hat at the beach", 0
+HOW = dict(guidance_scale=4.0, method="dpm++")
+ANIMALS = ("green frog", "pink rabbit", "orange cat", "blue owl", "red muppet", "yellow frog", "purple cat",
+           "white owl", "blue rabbit")
+SCENES = ("on stilts in the snow", "with a balloon in the meadow", "in a top hat at the beach", "in the kitchen",
+          "with a balloon at night") * 2
 SCALES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
-def results(denoiser, card, tokenizer):
-    """The loop at work; many pictures generated from sentences, and from digits."""
-    guided = CFGDenoiser(denoiser, tokenizer(PROMPT), card["w"])
-    steps = list(samplers.sample(guided, PerSampleNoise(0, 1)((3, 32, 32)), denoiser.schedule, clip=True))
-    rows = prompt_following.sample_rows(prompt_following.combinations(), 40, seed=0)
-    critters = prompt_following.generate_images(denoiser, tokenizer, rows, card["w"], seed=0)
+def results(pipeline):
+    """Lesson 07's network at work on one prompt; what it draws of many; and digits."""
+    steps = list(pipeline.sample(PROMPT, steps=50, seed=SEED, **HOW))
+    rows = prompt_following.sample_rows(prompt_following.combinations(), 39, seed=0)
+    critters = pipeline(prompt_following.prompts_for(rows, seed=0), seed=0, steps=20, **HOW)
     digits = text_to_image.sample_images(weights.load_model("digits"), torch.arange(40) // 4, (1, 28, 28),
-                             w=weights.card("digits")["w"], seed=0)
+                                         w=weights.card("digits")["w"], seed=0)
 
-    figure = Figure(figsize=(11, 9.4), layout="constrained", dpi=110)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1.1, 0.75, 0.45))
+    figure = Figure(figsize=(11, 8.3), layout="constrained", dpi=110)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(3.75, 2.95, 1.6))
     axes = top.subplots(2, len(SHOWN))
     for column, k in enumerate(SHOWN):
-        show(axes[0, column], steps[k].x_t[0] / 2)
-        show(axes[1, column], steps[k].x0_hat[0])
+        show(axes[0, column], steps[k].x_t[0, :3] / 2)
+        show(axes[1, column], pipeline.decode(steps[k].x0_hat)[0])
         axes[0, column].set_title(f"t = {steps[k].t}", fontsize=13)
-    axes[0, 0].set_ylabel("what goes in", fontsize=13)
+    axes[0, 0].set_ylabel("latents", fontsize=13)
     axes[1, 0].set_ylabel("its guess", fontsize=13)
-    top.suptitle(f'"{PROMPT}": from noise to a picture, guess by guess', fontsize=15)
+    top.suptitle(f'"{PROMPT}": Stable Diffusion in miniature', fontsize=15)
     show(middle.subplots(), critters, 13)
-    middle.suptitle("Sampled from sentences by the shipped network", fontsize=15)
+    middle.suptitle("Asked for by sentences (64 x 64, lesson 07)", fontsize=15)
     show(bottom.subplots(), digits.reshape(10, 4, 1, 28, 28).transpose(0, 1).flatten(0, 1), 20)
-    bottom.suptitle("Sampled from labels", fontsize=15)
+    bottom.suptitle("Asked for by digits (28 x 28, lesson 04)", fontsize=15)
     return figure
 
 
-def lessons(denoiser, tokenizer):
+def lessons(denoiser, tokenizer, pipeline):
     """A strip of pictures from each lesson."""
     def sampled(prompts, w, noise):
         guided = CFGDenoiser(denoiser, tokenizer(prompts), w)
@@ -87,8 +92,10 @@ def lessons(denoiser, tokenizer):
     noise = PerSampleNoise(2, 1)((3, 32, 32))
     strips["06  \"A muppet cooking\",\nw from 0 to 16"] = torch.cat(
         [sampled("a muppet cooking in the kitchen", w, noise) for w in SCALES])
+    strips["07  Stable Diffusion\nin miniature"] = pipeline(
+        [f"a {animal} {scene}" for animal, scene in zip(ANIMALS, SCENES)], seed=1, steps=20, **HOW)
 
-    figure = Figure(figsize=(11, 9.6), layout="constrained", dpi=110)
+    figure = Figure(figsize=(11, 9.7), layout="constrained", dpi=110)
     heights = [len(x) / 9 for x in strips.values()]
     for ax, (name, x) in zip(figure.subplots(len(strips), 1, height_ratios=heights), strips.items(), strict=True):
         x = F.interpolate(x.clamp(-1, 1), 128, mode="nearest")
@@ -107,9 +114,9 @@ def show(axis, x, columns=1, gap=0):
 
 
 def main():
-    denoiser, card = weights.load_model("critters"), weights.card("critters")
-    tokenizer = text_to_image.tokenizer(card)
-    for name, figure in (("results", results(denoiser, card, tokenizer)), ("lessons", lessons(denoiser, tokenizer))):
+    denoiser, pipeline = weights.load_model("critters"), load_stable_diffusion("critters")
+    tokenizer = text_to_image.tokenizer(weights.card("critters"))
+    for name, figure in (("results", results(pipeline)), ("lessons", lessons(denoiser, tokenizer, pipeline))):
         figure.savefig(DOCS / f"{name}.png")
         print(DOCS / f"{name}.png")
 

@@ -60,7 +60,7 @@ def predict(classifier: nn.Module, x: Tensor, batch: int = 500) -> Tensor:
 
 
 @torch.no_grad()
-def features(classifier: Classifier, x: Tensor, batch: int = 500) -> Tensor:
+def features(classifier: Classifier | AttributeClassifier, x: Tensor, batch: int = 500) -> Tensor:
     """A classifier's features, in batches.  (N, C, H, W) -> (N, F)"""
     return torch.cat([classifier.features(part) for part in x.split(batch)])
 

@@ -58,8 +58,12 @@ class AttributeClassifier(nn.Module):
         self.sizes = [len(values) for values in ATTRIBUTES.values()]
         self.head = nn.Linear(width, sum(self.sizes))
 
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, width)"""
+        return F.relu(self.fc(F.adaptive_avg_pool2d(self.body(x), 4).flatten(1)))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.fc(F.adaptive_avg_pool2d(self.body(x), 4).flatten(1))))
+        return self.head(self.features(x))
 
     def split(self, logits: Tensor) -> tuple[Tensor, ...]:
         """The logits of each attribute.  (B, 25) -> (B, 6), (B, 9), (B, 5), (B, 5)"""
