@@ -74,6 +74,9 @@ def test_a_page_shows_results_and_stills_but_no_answers():
     assert "a widget stands here:</b> step<" in pages.still(slider, state).data["text/html"]
     said = nbformat.v4.new_output("stream", text="Weights in /home/ann/my lessons/diffusion_lessons/pretrained, a/b")
     assert pages.still(said, {}).text == "Weights in …/diffusion_lessons/pretrained, a/b"
+    took = nbformat.v4.new_output("stream", text=f"Device: cpu\n{pages.minutes.sentence(100, 2)}\n")
+    assert "this machine" not in pages.still(took, {}).text      # the reader's is another
+    assert "with the weights that are included." in took.text
     with pytest.raises(ValueError, match="other cells"):
         pages.lesson_page(notebook(("a",)), run)
 
@@ -96,13 +99,16 @@ def test_every_term_of_the_glossary_is_in_a_notebook_where_it_says():
     where = {}
     for entry in pages.glossary_terms():
         assert entry["says"].strip().endswith("."), entry["term"]
-        path, section, earliest = pages.first_met(entry)      # raises when no notebook has it
+        path, section, earliest, explained = pages.first_met(entry)      # raises when no notebook has it
         text = "\n".join(cell.source for cell in pages.read(path).cells)
         assert not section or f"## {section}\n" in text + "\n"
         assert pages.lessons().index(earliest) <= pages.lessons().index(path), entry["term"]
+        assert explained or path == earliest, entry["term"]
         where[entry["term"]] = (pages.number(path), section, pages.number(earliest))
     assert where["mode collapse"] == ("01", "3 · Mode collapse", "00")    # lesson 00 names it on its map
     assert where["cross-attention"][0] == "05"
+    assert re.search(r"^token\n: .*First used in .*, explained in \[05\]", pages.glossary(), re.MULTILINE)
+    assert "in [05](lessons/05_text_conditioning.ipynb), “3 · Words become numbers”.</span>\n\ntoken embedding" in pages.glossary()
     assert where["schedule"][0] == "00"      # the map has the word first
     assert where["prediction type"][0] == "03"
     assert where["autoencoder"][:2] == ("07", "2 · The autoencoder")
@@ -115,12 +121,31 @@ def test_the_standard_terms_are_in_the_glossary():
     known = {word.casefold() for entry in pages.glossary_terms()
              for word in (entry["term"], entry["term"].split(" (")[0], *entry.get("also", []))}
     assert known >= {
+        "token", "x_t", "x_0", "eps", "embedding", "sample", "step", "batch", "loss", "mnist",
         "prediction_type", "timesteps", "cfgdenoiser", "unconditional", "ema", "conditioning dropout", "prompt",
         "minibatch standard deviation", "attribute accuracy", "nearest neighbours", "skip connections", "vocab", "bos",
         "token embedding", "position embedding", "attention weights", "eos", "pooled", "null condition", "tokenizer",
         "cross-attention", "time embedding", "label embedding", "mode", "classifier", "slerp",
         "latents", "latent diffusion", "autoencoder", "vae", "scale factor", "clip", "byte-pair encoding", "img2img",
     }
+
+
+def test_labels_of_claims_are_explained_where_they_are_first_met():
+    said = "\n".join(cell.source for path in pages.lessons() for cell in pages.read(path).cells)
+    groups = re.findall(r"(?:\(|# )((?:[A-Z]\d(?:, | and |\b))+)[,):.]", said)
+    used = set(re.findall(r"[A-Z](?=\d)", " ".join(groups)))
+    first = pages.read(pages.lessons()[0])
+    explained = next(cell.source for cell in first.cells if cell.source.startswith("## The map"))
+    subjects = re.search(r"such as \(D2\): .*?\((.*?)\)", explained)[1]
+    assert len(used) > 5
+    assert used <= {subject[0] for subject in subjects.split(", ")}
+
+
+def test_every_page_leads_to_how_to_install():
+    index = (ROOT / "site/index.md").read_text("utf-8")
+    assert re.search(r"^```{toctree}[^`]*^install$", index, re.MULTILINE)      # the navigation of all pages
+    assert "make lab" in pages.start()
+    assert "conda env create" in pages.start()
 
 
 def test_the_map_leads_to_functions_and_lessons_that_exist():

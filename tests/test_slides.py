@@ -65,6 +65,35 @@ def test_a_long_cell_that_measures_is_shown_without_its_code_unless_it_runs_the_
 def test_checks_and_answers_are_not_shown():
     source = "x = 1\nassert x == (\n    1)\noutcome('2.a', 'gone')\nif x:\n    assert x\ncurves(x)"
     assert slides.shown(source) == "x = 1\nif x:\n    assert x\ncurves(x)"
+    loop = "for k in range(3):\n    print(k)\n"
+    assert slides.shown(loop + "    assert k < 3\nx = 1") == loop + "x = 1"
+
+
+def test_a_comment_moves_up_where_a_line_would_be_too_long():
+    aligned = "x = 1" + " " * 60 + "# the picture\ny = '   # no comment'"
+    assert slides.shown(aligned) == aligned
+    too_long = "x = 1" + " " * 90 + "# the picture\ny = 2" + " " * 20 + "# its label"
+    assert slides.shown(too_long) == "x = 1  # the picture\ny = 2  # its label"
+
+
+def test_a_cell_that_only_opens_a_widget_shows_no_code():
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    output = nbformat.v4.new_output("execute_result", data=view)
+    widget = nbformat.v4.new_code_cell("def read(x):\n    return x\n\nlab(read, 1)", outputs=[output])
+    page = slides.part("Title", [widget], "notes", set(), {})
+    assert slides.LIVE in page
+    assert not re.search(r"lab\(|begin", page)
+    widget.outputs.append(nbformat.v4.new_output("stream", name="stdout", text="1"))
+    assert "read" in slides.part("Title", [widget], "notes", set(), {})
+
+
+def test_long_printed_text_is_cut_and_names_no_folder_of_this_machine():
+    said = slides.shortened([f"line {k}" for k in range(50)] + ["All is well."])
+    assert said[:2] + said[-2:] == ["line 0", "line 1", "line 49", "All is well."]
+    assert len(said) == 11
+    assert "41 more lines" in said[8]
+    assert slides.shortened(["a"] * 20) == ["a"] * 20
+    assert slides.shortened(["Python (/home/ann/course/.venv/bin/python)"]) == ["Python (…/.venv/bin/python)"]
 
 
 def test_an_answer_waits_for_the_lecturer():
@@ -81,6 +110,16 @@ def test_the_choices_of_a_poll_come_from_the_buttons():
     widgets = {"box": {"state": {"children": ["IPY_MODEL_buttons"]}},
                "buttons": {"state": {"_options_labels": ["slower", "none"]}}}
     assert slides.polls(cell, widgets) == [("Prevents it:", ["slower", "none"], "")]
+
+
+def test_a_poll_shows_all_its_choices_at_once_and_needs_no_question_of_its_own():
+    page = slides.poll("**Predict.** How many?", [("It is", ["one", "two"], "")])
+    assert "fragment" not in page
+    assert page.index("How many?") < page.index("<li>one</li><li>two</li>")
+    bare = slides.poll("", [("The wrong one:", list(range(1, 9)), "")])
+    assert bare.startswith('<div class="block poll"')
+    assert [bare.count(words) for words in ('data-start="poll"', 'class="short"', "Predict")] == [1, 1, 0]
+    assert 'class="short"' not in page
 
 
 def test_a_long_line_is_wrapped_deeper_than_it_begins():

@@ -37,6 +37,8 @@ NOT_FOR_LEARNERS = ("cli", "grading", "exercises.lesson", "exercises.inputs", "_
 REPOSITORY = "../diffusion_lessons/"
 # Where the course lay when the notebooks ran is nobody's concern.
 OUR_FOLDERS = re.compile(r"(?:[A-Z]:)?[\\/](?:[\w. -]+[\\/])+(?=(?:\.venv|data|diffusion_lessons)\b)")
+# So is how fast that machine was: a reader has another.
+HOW_LONG = re.compile(r"Run All takes about .*? on this machine \(.*?\)")
 NO_PREDICTION = re.compile(r" You made no prediction; that is fine\. Next time, guess first\.")
 
 
@@ -96,6 +98,7 @@ def still(output, widgets):
             output.data["text/html"] = NO_PREDICTION.sub("", output.data["text/html"])
         if "text" in output:
             output.text = OUR_FOLDERS.sub("…/", output.text)
+            output.text = HOW_LONG.sub("[in the notebook: how long Run All takes on your machine]", output.text)
         return output
     parts = list(inside(view["model_id"], widgets))
     if any(kind.startswith("FloatProgress") for kind, _ in parts):
@@ -190,6 +193,12 @@ def map_table():
     raise ValueError("lesson 00 has no section \"The map\"")
 
 
+def start():
+    """How to install the course: the README's section."""
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    return re.search(r"^## Start\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)[1].strip()
+
+
 def exercises_table():
     """What each exercise measures: the table of docs/instructors.md, lesson by lesson."""
     instructors = (FOLDER / "docs/instructors.md").read_text("utf-8")
@@ -211,9 +220,9 @@ def glossary_terms():
 
 
 def first_met(entry):
-    """Where a term is introduced: in bold where it is, else where it is first used.
+    """Where a term is explained: in bold where it is, else where it is first used.
 
-    -> (the notebook's path, its section, the path of the first notebook that uses the term)
+    -> (the notebook's path, its section, the path of the first notebook that uses the term, whether it is explained)
 
     Raises ValueError when no notebook has it.
     """
@@ -229,8 +238,8 @@ def first_met(entry):
                 places.append((not introduced, is_code, len(places), path, section))
     if not places:
         raise ValueError(f"no notebook has the glossary's term {entry['term']!r}")
-    _, _, _, path, section = min(places)
-    return path, section, min(places, key=lambda place: place[1:])[3]
+    only_used, _, _, path, section = min(places)
+    return path, section, min(places, key=lambda place: place[1:])[3], not only_used
 
 
 @functools.cache
@@ -249,10 +258,12 @@ def glossary():
     """The glossary's entries as a definition list, each with the lesson and the section where it is met."""
     out = []
     for entry in glossary_terms():
-        path, section, earliest = first_met(entry)
+        path, section, earliest, explained = first_met(entry)
         where = f"[{number(path)}](lessons/{path.name})" + (f", “{section}”" if section else "")
-        sooner = f"; first used in {number(earliest)}" if earliest != path else ""
-        says = f"{entry['says'].strip()} <span class=\"dl-where\">Introduced in {where}{sooner}.</span>"
+        how = "Explained" if explained else "First used"
+        if earliest != path:
+            how = f"First used in [{number(earliest)}](lessons/{earliest.name}), explained"
+        says = f"{entry['says'].strip()} <span class=\"dl-where\">{how} in {where}.</span>"
         out.append(f"{entry['term']}\n: {says}\n")
     return "\n".join(out)
 
@@ -278,7 +289,8 @@ def fill(text, pieces, seconds):
     return re.sub(r"\{\{ ([\w/]+) \}\}", piece, text)
 
 
-PIECES = {"times": times_table, "map": map_table, "exercises": exercises_table, "glossary": glossary}
+PIECES = {"times": times_table, "map": map_table, "exercises": exercises_table, "glossary": glossary,
+          "start": start}
 
 
 # The API

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+from pages import OUR_FOLDERS
 
 from diffusion_lessons.classroom.style import GREY, PALETTE, legible
 
@@ -39,6 +40,7 @@ DETAILS = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.
 PREDICT = re.compile(r"\*\*Predict\.\*\*(?:(?!\n\n).)*", re.S)                  # to the end of its paragraph
 SOURCE = re.compile(r"^\w+ \((train|test)\): .*\n?", re.M)                       # what load_digits says of its data
 HEADING = re.compile(r"^(##?) (.+)$", re.M)
+WIDE, LONG = 100, 20                                   # characters in a line of code, lines that one cell may print
 
 
 def number(path):
@@ -129,12 +131,28 @@ def called(node):
 
 
 def shown(source):
-    """The cell's code without its checks and without `outcome`, which would give the answer away."""
-    lines = source.splitlines()
-    for node in reversed(ast.parse(as_python(source)).body):
-        if isinstance(node, ast.Assert) or called(node) == "outcome":
-            del lines[node.lineno - 1:node.end_lineno]
+    """The cell's code without its checks and without `outcome`, which would give the answer away.
+
+    Where a line is too long, the comments at the ends of lines move up to their code.
+    """
+    lines, gone = source.splitlines(), []
+    for parent in ast.walk(ast.parse(as_python(source))):
+        body = parent.body if isinstance(getattr(parent, "body", None), list) else []
+        silent = [node for node in body if isinstance(node, ast.Assert) or called(node) == "outcome"]
+        gone += silent if isinstance(parent, ast.Module) or len(silent) < len(body) else []
+    for node in sorted(gone, key=lambda node: -node.lineno):
+        del lines[node.lineno - 1:node.end_lineno]
+    if any(len(line) > WIDE for line in lines):
+        lines = [re.sub(r"(?<=\S) {3,}(?=# )", "  ", line) for line in lines]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def code_on_slide(cell, drawing, results):
+    """The code of a cell that a slide shows; empty where it only draws, measures or opens a widget.
+
+    results: what `outputs` makes of the cell
+    """
+    return "" if results == LIVE or is_plumbing(cell.source, drawing, bool(results)) else shown(cell.source).strip()
 
 
 def drawing_names(notebook):
@@ -165,20 +183,23 @@ def prose(text, start):
     hidden = DETAILS.findall(text)
     page = block("prose", markdown(DETAILS.sub("", text)), start=start) if DETAILS.sub("", text).strip() else ""
     for summary, body in hidden:
-        page += block("prose", f"<h3>{summary}</h3>" + markdown(body.strip()), start="page")
+        page += block("prose", f"<h3>{summary}</h3>" + markdown(body.strip()), start="reveal")
     return page
 
 
 def poll(question, predictions):
     """The slide on which the class votes, before it sees the result."""
-    page = block("prose", markdown(question or "**Predict.**"), start="poll")
+    page, start = (block("prose", markdown(question), start="poll"), "") if question else ("", "poll")
     for label, choices, unit in predictions:
         if choices:
-            options = "".join(f'<li class="fragment">{html.escape(str(choice))}</li>' for choice in choices)
-            page += block("poll", f'<p>{html.escape(label)}</p><ol type="A">{options}</ol>', label=label.rstrip(": "))
+            options = "".join(f"<li>{html.escape(str(choice))}</li>" for choice in choices)
+            short = ' class="short"' if len(choices) > 4 and max(len(str(choice)) for choice in choices) <= 8 else ""
+            ask = f'<p>{html.escape(label)}</p><ol type="A"{short}>{options}</ol>'
         else:
-            page += block("poll", f'<p>{html.escape(label)} <span class="blank">?</span> {html.escape(unit)}</p>'
-                                  '<p class="fragment">Write down a number.</p>', label=label.rstrip(": "))
+            ask = (f'<p>{html.escape(label)} <span class="blank">?</span> {html.escape(unit)}</p>'
+                   "<p>Write down a number.</p>")
+        page += block("poll", ask, label=label.rstrip(": "), start=start)
+        start = ""
     return page
 
 
@@ -199,6 +220,13 @@ def lines_of(lines):
     return f'<div class="lines no-math">{"".join(rows)}</div>'
 
 
+def shortened(lines):
+    """Printed text as far as it is worth a slide, without the folders of the machine that printed it."""
+    if len(lines) > LONG:
+        lines = [*lines[:8], f"  ... {len(lines) - 10} more lines in the notebook ...", *lines[-2:]]
+    return [OUR_FOLDERS.sub("…/", line) for line in lines]
+
+
 def outputs(cell, source_is_poll):
     """What a cell printed and drew. Widgets need a kernel: they are left out, and stills stand beside them."""
     page, printed = "", ""
@@ -206,7 +234,7 @@ def outputs(cell, source_is_poll):
         if output.output_type == "stream" and output.name == "stdout":
             printed += SOURCE.sub("", output.text)
     if printed.strip():
-        page += block("printed", lines_of(html.escape(printed.rstrip(), quote=False).split("\n")))
+        page += block("printed", lines_of(shortened(html.escape(printed.rstrip(), quote=False).split("\n"))))
     for output in cell.outputs:
         data = output.get("data", {})
         if "application/vnd.jupyter.widget-view+json" in data:
@@ -258,10 +286,9 @@ def part(title, cells, notes, drawing, widgets):
                 page += poll(question, predictions)
                 question, start = "", "page"
             results = outputs(cell, predictions)
-            start = "" if results == LIVE else start
-            if not predictions and not is_plumbing(cell.source, drawing, bool(results)):
-                results = code(shown(cell.source)) + results
-            page += f'<div class="block begin" data-start="{start}"></div>' + results
+            if not predictions and (source := code_on_slide(cell, drawing, results)):
+                results = code(source) + results
+            page += results if results == LIVE else f'<div class="block begin" data-start="{start}"></div>' + results
     return page + "</section>\n"
 
 

@@ -1,8 +1,10 @@
 // Lays a lesson's blocks out on slides of 1280 x 720, then starts reveal.js. What does not fit goes on to the next slide:
-// prose between two paragraphs or items, code and printed text between two lines. Figures are scaled.
+// prose between two paragraphs or items, code and printed text between two lines. Figures are scaled. Slides that would
+// be nearly empty join their neighbours.
 (async function () {
   const ROOM = { width: 1200, height: 650 }, GAP = 14;
-  const SMALLEST = 0.62, LARGEST = 1.6;                 // of a figure's own size
+  const LARGEST = 1.6;                                  // of a figure's own size
+  const LINE = 101, SMALL = 0.8;                        // characters in a line of printed text; how small its letters may get
 
   const root = document.documentElement;
   const dark = new URLSearchParams(location.search).has("dark") || stored() === "dark";
@@ -44,6 +46,7 @@
       slide.innerHTML = `<div class="where"><span></span><span></span></div><div class="room"></div>`;
       slide.querySelector(".where span").textContent = where;
       const room = slide.querySelector(".room");
+      hold(page);
       room.append(...page);
       room.classList.toggle("opening", first && k === 0);
       const vote = page.some(node => node.matches(".poll")) && !page.some(node => node.querySelector("h1, h2, h3"));
@@ -54,6 +57,19 @@
       stack.append(slide);
     });
     return stack;
+  }
+
+  // Until the lecturer goes on, the class sees the figure, but neither the answer nor the words that give it away.
+  function hold(page) {
+    const answers = page.filter(node => node.matches(".answer")), first = page.indexOf(answers[0]);
+    let next = 0;
+    page.forEach((node, k) => {
+      const hidden = node.matches(".answer") ? node.querySelector("strong") : node;
+      if (!answers.length || !(hidden !== node || node.matches(".printed") || (k > first && node.matches(".prose")))) return;
+      hidden.classList.add("fragment");
+      hidden.dataset.fragmentIndex = Math.min(next, answers.length - 1);
+      next += hidden !== node;
+    });
   }
 
   // Prose becomes one atom a paragraph or list item, so that a page can end between them.
@@ -101,7 +117,7 @@
     const room = () => ROOM.height - used;
     const close = () => {
       const moved = page.length > 1 && page.at(-1).heading ? [page.pop()] : [];   // no heading stays behind alone
-      if (page.length) { grow(page); enlarge(page); pages.push(page.map(atom => atom.node)); }
+      if (page.length) pages.push(page);
       page = []; used = 0; drawn = false;
       moved.forEach(put);
     };
@@ -120,27 +136,67 @@
       const drawings = page.filter(other => other.size).reduce((sum, other) => sum + other.height, 0);
       return used + more <= ROOM.height + (drawings ? 0.3 * drawings : 0.14 * ROOM.height);
     };
-    // A poll joins what was said before it where that leaves the letters large.
-    const pollFits = (atom, queue) => {
+    // A poll joins what was said before it, or since the last heading, where that leaves the letters large. One without a
+    // question of its own asks about the figure before it.
+    const openPoll = (atom, queue) => {
       const end = queue.findIndex(next => !next.node.matches(".poll")), poll = [atom, ...queue.slice(0, end < 0 ? undefined : end)];
       poll.forEach(measure);
-      return page.every(other => other.node.matches(".prose"))
-        && used + poll.reduce((sum, one) => sum + GAP + one.height, 0) <= 0.75 * ROOM.height;
+      const heading = page.findLastIndex(other => other.heading);
+      const bare = atom.node.matches(".poll"), kinds = bare ? ".prose, .printed, .figure" : ".prose, .printed";
+      const fits = since => page.slice(since).every(other => other.node.matches(kinds))
+        && [...page.slice(since), ...poll].reduce((sum, one) => sum + GAP + (one.size ? 0.8 : 1) * one.height, 0)
+          <= (bare ? 1 : 0.75) * ROOM.height + GAP;
+      if (fits(0)) return;
+      const kept = heading > 0 && fits(heading) ? page.splice(heading) : [];
+      close();
+      kept.forEach(put);
     };
     while (queue.length) {
       const atom = queue.shift();
       const voted = page.at(-1)?.node.matches(".poll") && !atom.node.matches(".poll");
-      const cramped = atom.start === "poll" && !pollFits(atom, queue);
-      if (cramped || voted || atom.start === "page" || (atom.start === "code" && drawn)) close();
+      if (atom.start === "poll") openPoll(atom, queue);
+      if (voted || /page|reveal/.test(atom.start) || (atom.start === "code" && drawn)) close();
+      atom.opens = atom.start;
       atom.start = "";
       measure(atom);
       const gap = page.length ? GAP : 0;
+      if (atom.node.matches(".live") && (!page.length || atom.height + gap > room())) continue;
       if ((atom.size ? 0.85 : 1) * atom.height + gap <= room() || fitsTight(atom, queue)) { put(atom); continue; }
       const rest = page.length ? null : split(atom);
       if (page.length) { close(); queue.unshift(atom); } else { put(atom); if (rest) queue.unshift(rest); }
     }
     close();
-    return pages;
+    tidy(pages);
+    return pages.map(page => { grow(page); enlarge(page); return page.map(atom => atom.node); });
+  }
+
+  // A slide that is nearly empty joins the one before or after it, where both fit and no answer is shown too early. Words
+  // that are left alone on a slide take the paragraphs before them along, code its announcement, and printed text the figure
+  // before it or what is printed next.
+  function tidy(pages) {
+    const has = (page, kind) => page.some(atom => atom.node.matches(kind) || atom.node.querySelector(kind));
+    const tall = (page, share = 1) => page.reduce((sum, atom) => sum + GAP + (atom.size ? share : 1) * atom.height, -GAP);
+    const thin = page => tall(page) < 0.38 * ROOM.height;
+    const join = (one, two) => !has(one, ".poll, h1") && !has(two, ".poll") && two[0].opens !== "reveal"
+      && (thin(one) || thin(two)) && tall([...one, ...two], 0.8) <= ROOM.height;
+    for (;;) {
+      const pairs = pages.slice(1).map((page, k) => [pages[k], page]).filter(([one, two]) => join(one, two));
+      if (!pairs.length) break;
+      const [one, two] = pairs.sort((a, b) => tall(a.flat()) - tall(b.flat()))[0];       // the emptiest first
+      pages.splice(pages.indexOf(one), 2, [...one, ...two]);
+    }
+    for (let k = 1; k < pages.length; k += 1) {
+      const [before, page] = [pages[k - 1], pages[k]];
+      const alone = page[0].opens === "" && page.every(atom => atom.node.matches(".prose") && !atom.heading);
+      const goesOn = atom => atom.node.matches(".prose") && !atom.heading
+        && (alone || (page[0].opens === "code" && atom.node.textContent.trim().endsWith(":")));
+      const said = atom => atom.size && page.every(other => other.node.matches(".printed"));
+      while (thin(page) && before.length > 1 && (goesOn(before.at(-1)) || said(before.at(-1))) && !thin(before.slice(0, -1))) {
+        page.unshift(before.pop());
+      }
+      const printed = before.every(atom => atom.node.matches(".printed"));
+      while (printed && thin(before) && page[0].node.matches(".printed, .answer") && !thin(page.slice(1))) before.push(page.shift());
+    }
   }
 
   function height(node) {
@@ -152,8 +208,6 @@
     const image = atom.node.matches(".figure") && atom.node.querySelector("img");
     if (image) {
       atom.size = { width: image.naturalWidth, height: image.naturalHeight };
-      const small = Math.min(SMALLEST, ROOM.width / atom.size.width, ROOM.height / atom.size.height);
-      atom.least = small;
       // A figure is put on a page only where it keeps its own size, or as much of that as a whole page could give it.
       atom.height = Math.ceil(atom.size.height * Math.min(1, ROOM.width / atom.size.width, ROOM.height / atom.size.height));
       scale(atom, atom.height / atom.size.height);
@@ -163,10 +217,17 @@
       inner.style.zoom = factor;
       atom.height = height(atom.node);
     } else {
+      if (atom.node.matches(".printed")) keepLines(atom.node);
       atom.height = height(atom.node);
       const wide = atom.node.scrollWidth;
       if (wide > ROOM.width) { atom.node.style.zoom = ROOM.width / wide; atom.height = height(atom.node); }
     }
+  }
+
+  // A table in printed text gets smaller letters rather than broken lines, as long as they can be read.
+  function keepLines(node) {
+    const longest = Math.max(...[...node.querySelectorAll(".line")].map(line => line.textContent.length));
+    if (longest > LINE && LINE / longest >= SMALL) node.querySelector(".lines").style.fontSize = `${19.2 * LINE / longest}px`;
   }
 
   function scale(atom, factor) {

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,17 @@ LOOK = """() => Reveal.getSlides().flatMap(slide => {
   if (!room.textContent.trim() && !room.querySelector('img')) say('nothing on it');
   if ((slide.querySelector('aside.notes')?.textContent.trim().length || 0) < 40) say('no notes');
   return wrong;
+})"""
+
+
+# Goes to every slide with an answer, with nothing of it shown, and says which words would give it away.
+GIVEN_AWAY = """() => Reveal.getSlides().filter(slide => slide.querySelector('.answer')).flatMap(slide => {
+  const {h, v} = Reveal.getIndices(slide);
+  Reveal.slide(h, v || 0, -1);
+  const after = node => slide.querySelector('.answer').compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING;
+  return [...slide.querySelectorAll('.answer strong, .printed, .prose')]
+    .filter(node => (!node.matches('.prose') || after(node)) && !node.matches('.fragment:not(.visible)'))
+    .map(node => node.textContent.slice(0, 40));
 })"""
 
 
@@ -96,8 +108,8 @@ def test_every_slide_fits_and_nothing_is_missing(build, show, path):
     assert titles == [title for title, _ in parts]
     cells = [cell for _, some in parts for cell in some
              if cell.cell_type == "code" and slides.slide_type(cell) != "skip"]
-    code = [slides.shown(cell.source).strip() for cell in cells if not re.search(r"^predict\(", cell.source, re.M)
-            and not slides.is_plumbing(cell.source, drawing, bool(slides.outputs(cell, False)))]
+    code = [shown for cell in cells if not re.search(r"^predict\(", cell.source, re.M)
+            and (shown := slides.code_on_slide(cell, drawing, slides.outputs(cell, False)))]
     lines = page.evaluate("[...document.querySelectorAll('.code .line')].map(line => line.textContent)")
     assert [line.rstrip() for line in lines] == [line.rstrip() for line in "\n".join(code).split("\n")]
     stills = [cell for _, some in parts for cell in some
@@ -122,6 +134,79 @@ def test_each_prediction_is_polled_before_its_answer(build, show, path):
     assert set(polls) == set(answers)
     assert [label for label in polls if not polls[label] < answers[label]] == []
     assert page.locator(".answer strong.fragment").count() == asked           # hidden until the lecturer goes on
+    assert page.locator(".poll .fragment").count() == 0                       # all choices stand there at once
+    assert page.evaluate(GIVEN_AWAY) == []
+
+
+def said(text, **metadata):
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    return nbformat.v4.new_code_cell("print(x)", outputs=[output], metadata=metadata)
+
+
+@pytest.fixture
+def show_cells(show, tmp_path):
+    """show_cells(cell, ...): a deck of a title and these cells; a string is Markdown."""
+    def show_cells(*cells):
+        notebook = nbformat.v4.new_notebook(cells=[
+            nbformat.v4.new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in ("# A title", *cells)])
+        slides.fetch_assets(tmp_path)
+        notes = {title: "what the lecturer says there" for title, _ in slides.sections(notebook)}
+        (tmp_path / "deck.html").write_text(slides.deck(notebook, notes), encoding="utf-8")
+        return show(tmp_path / "deck.html")
+
+    return show_cells
+
+
+def on_slides(page):
+    return page.evaluate("Reveal.getSlides().map(slide => slide.querySelector('.room').textContent)")
+
+
+def test_slides_that_would_be_nearly_empty_join_their_neighbours(show_cells):
+    own = {"slideshow": {"slide_type": "subslide"}}
+    full = "\n\n".join(f"Paragraph {k} of words that fill a slide, " + "and more of them, " * 9 for k in range(5))
+    exercises = [nbformat.v4.new_markdown_cell(f"**Exercise 9.{k}.** Write it.", metadata=own) for k in (1, 2)]
+    page = show_cells("## One", full, *exercises, said("a line", **own), "## Two", "A remark.")
+    _, first, second, third = on_slides(page)
+    assert "Paragraph 4" in first
+    assert "Exercise" not in first                                          # it is full
+    assert all(words in second for words in ("Exercise 9.1", "Exercise 9.2", "a line"))
+    assert "A remark" in third                                              # sections stay apart
+
+
+def test_what_is_under_reveal_joins_nothing(show_cells):
+    hidden = "<details><summary>Reveal</summary>\n\nIt was x.</details>"
+    _, bug, reveal = on_slides(show_cells("## Spot the bug", f"Why?\n\n{hidden}"))
+    assert "Why?" in bug
+    assert [("It was x." in words) for words in (bug, reveal)] == [False, True]
+
+
+def test_words_that_give_an_answer_away_wait_for_the_lecturer(show_cells):
+    answer = nbformat.v4.new_output("display_data", data={
+        "text/html": "<p></p>",
+        "text/plain": "… 9.a: It is\nIt was 12. You made no prediction; that is fine. Next time, guess first."})
+    measured = said("measured: 12 times")
+    measured.outputs.append(answer)
+    page = show_cells("## One", measured, "**What we saw.** It was twelve.")
+    page.evaluate("Reveal.slide(1, 0, -1)")
+    words = page.locator(".printed, .answer strong, .prose:has-text('twelve')")
+    assert page.evaluate(GIVEN_AWAY) == []
+    page.keyboard.press("Space")
+    assert [words.nth(k).is_visible() for k in range(words.count())] == [True] * 3
+    assert on_slides(page)[-1] == on_slides(page)[1]                        # all on one slide, at one press of the key
+    page.evaluate("document.querySelector('.printed').classList.remove('fragment')")
+    assert page.evaluate(GIVEN_AWAY) == ["measured: 12 times"]
+
+
+def test_a_table_of_printed_text_keeps_its_lines(show_cells):
+    rows = """() => [...document.querySelectorAll('.printed .line')].map(line => {
+      const range = document.createRange();
+      range.selectNodeContents(line);
+      return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+    })"""
+    for width, lines in ((118, 1), (140, 2)):                               # too wide to be read smaller: wrapped
+        page = show_cells("## One", said("\n".join("x" * width for _ in range(3))))
+        page.evaluate("Reveal.slide(1, 0)")
+        assert page.evaluate(rows) == [lines] * 3
 
 
 def test_the_speaker_sees_the_notes(build, show, browser):
