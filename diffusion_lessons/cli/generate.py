@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Generate the pictures and write them as they are drawn."""
+    from diffusion_lessons import distributed
     from diffusion_lessons.datasets import to_uint8
     from diffusion_lessons.pipelines import text_to_image
     from diffusion_lessons.samplers import SamplerSettings
@@ -60,6 +61,10 @@ def run(options: argparse.Namespace) -> int:
         sampler=sampler(options, SamplerSettings()), batch=batch_size(), progress=True)
     with contextlib.closing(drawn):    # which takes the bar away, whatever happens
         batches = map(to_uint8, drawn)
+        if distributed.rank() > 0:    # the first process writes
+            for _ in drawn:
+                pass
+            return 0
         if options.out.suffix.lower() == ".npz":
             y = text_to_image.encode_prompt(model, options.prompt).numpy()
             save_arrays(options.out, batches, options.count, y)

@@ -39,6 +39,9 @@ EXAMPLES = """examples:
   the recipe in full, measured on 10,000 samples, as the shipped weights were made
     {prog} train digits --full --source mnist --figures 10000
 
+  on two GPUs, or on several machines (needs: pip install accelerate)
+    accelerate launch --num_processes 2 -m diffusion_lessons train cifar_large
+
 Stop it with Ctrl-C at any time; the same command resumes from the checkpoint.
 Without MNIST and without a network it trains on synthetic digits, and says so.
 """
@@ -71,17 +74,21 @@ def run(options: argparse.Namespace) -> int:
     """Train, measure, and save the weights with their card."""
     import torch
 
-    from diffusion_lessons import weights
+    from diffusion_lessons import distributed, weights
     from diffusion_lessons.training import figures, recipes
 
     recipe = chosen_recipe(options)
+    if distributed.world() > 1 and not isinstance(recipe, recipes.Recipe):
+        raise ValueError(f"{options.recipe} is a classifier, which trains in one process")
     length = "full" if options.full else f"{options.steps}steps" if options.steps else f"{options.minutes or 10:g}min"
     checkpoint = options.checkpoint or Path("checkpoints") / f"{options.recipe}-{length}-{recipe.seed}.pt"
     out = options.out or Path("outputs") / f"{options.recipe}.safetensors"
     check_out(out)
     done, planned = progress_of(checkpoint)
 
-    data, model = recipes.training_set(recipe, options.source), recipes.build(recipe)
+    with distributed.first_goes_first():
+        data = recipes.training_set(recipe, options.source)
+    model = recipes.build(recipe)
 
     def make_trainer(model: nn.Module, steps: int) -> BaseTrainer:
         return recipes.trainer(replace(recipe, steps=steps), model, data)
@@ -95,6 +102,8 @@ def run(options: argparse.Namespace) -> int:
     loss = watch_training(trainer, checkpoint, done)
     trained = trainer.ema.half().float()    # the figures are those of the weights as stored
     measured = figures.measure(recipe, trained, options.figures)
+    if distributed.rank() > 0:
+        return 0
     command = command_of(options, recipe)
     card = recipes.card(recipe, trained, data, command=command, **({"figures": measured} if measured else {}))
     weights.save(out, trained.state_dict(), card, torch.float16)
@@ -145,17 +154,19 @@ def progress_of(checkpoint: Path) -> tuple[int, int | None]:
 
 def affordable_steps(make_trainer: Callable[[nn.Module, int], BaseTrainer], model: nn.Module, minutes: float) -> int:
     """How many steps this machine takes in so many minutes, measured on a copy of the network."""
+    from diffusion_lessons.distributed import any_of, from_first
+
     trainer = make_trainer(copy.deepcopy(model), 1_000_000)
     trial = iter(trainer)
     for _ in range(3):  # the first steps are slower than the rest
         next(trial)
     began, count = time.perf_counter(), 0
-    while count < 5 or (time.perf_counter() - began < 3 and count < 200):
+    while any_of(count < 5 or (time.perf_counter() - began < 3 and count < 200)):
         next(trial)
         count += 1
     trainer.read_losses()    # a GPU has then finished these steps
     seconds = (time.perf_counter() - began) / count
-    steps = max(1, int(60 * minutes / seconds))
+    steps = from_first(max(1, int(60 * minutes / seconds)))
     print(f"{1 / seconds:.1f} steps a second here: {minutes:g} minutes are about {steps:,} steps")
     return steps
 
@@ -165,10 +176,10 @@ def watch_training(trainer: BaseTrainer, checkpoint: Path, done: int) -> str:
     import torch
     from tqdm import tqdm
 
-    from diffusion_lessons import training
+    from diffusion_lessons import distributed, training
 
     recent: list[torch.Tensor] = []
-    with tqdm(total=trainer.steps, initial=done, desc="training", unit="step") as bar:
+    with tqdm(total=trainer.steps, initial=done, desc="training", unit="step", disable=distributed.rank() > 0) as bar:
 
         def callback(step: Any) -> None:
             recent.append(step.loss_tensor)

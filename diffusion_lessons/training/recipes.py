@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from diffusion_lessons import __version__, runtime, schedules, weights
+from diffusion_lessons import __version__, distributed, runtime, schedules, weights
 from diffusion_lessons.datasets import captions, cifar, critters, digits
 from diffusion_lessons.datasets.labeled_images import LabeledImages
 from diffusion_lessons.denoiser import Denoiser
@@ -191,7 +191,7 @@ def trainer(recipe: AnyRecipe, model: Any, data: LabeledImages) -> Trainer | Cla
     """The trainer of a denoiser or classifier by the recipe."""
     if isinstance(recipe, Recipe):
         return Trainer(model, data.x, data.y, steps=recipe.steps, batch=recipe.batch, lr=recipe.lr,
-                       cond_drop_prob=recipe.cond_drop_prob, seed=recipe.seed)
+                       cond_drop_prob=recipe.cond_drop_prob, seed=recipe.seed, model=distributed.wrapped(model))
     batches = (shifted_digits(data.x, data.y, recipe.batch) if recipe.data == "digits" else
                fresh_critters(recipe.seed, recipe.batch))
     return ClassifierTrainer(model, batches, steps=recipe.steps, lr=recipe.lr, label_smoothing=recipe.label_smoothing,
