@@ -17,7 +17,7 @@ from diffusion_lessons.datasets.labeled_images import to_uint8
 
 
 def open_picture(path: str | Path, crop: int | None = None, at_least: int | None = None) -> Image.Image:
-    """Read a picture file, rotated as its EXIF data say, with white behind transparent parts; of a film the first frame.
+    """Read a picture file, rotated as its EXIF data say, white behind transparent parts; of a film the first frame.
 
     crop: keep only the middle, at most crop x crop pixels, unchanged
     at_least: a JPEG may be decoded at a fraction of its size, several times as fast, if both sides keep so many pixels
