@@ -45,6 +45,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(own_pictures, "SMALL", SMALL)
     monkeypatch.setattr(train_own, "SAMPLES", 2)
     monkeypatch.setattr(train_own, "SAMPLE_STEPS", 1)
+    monkeypatch.setattr(measured, "OLD_PROMPTS", 5)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -383,7 +384,7 @@ def test_copies_are_told_from_new_pictures():
     assert measured.nearest_ratio(data[:9] + 0.01, data) < 0.1
     assert measured.nearest_ratio(new, data) == pytest.approx(1, abs=0.1)
     assert measured.nearest_ratio(3 * new, data) > 1.5
-    assert ["copies" in measured.verdict(ratio) for ratio in (0.1, 0.7, 1.1, 3)] == [True, False, False, False]
+    assert ["by heart" in measured.verdict(ratio) for ratio in (0.1, 0.7, 1.1, 3)] == [True, False, False, False]
 
 
 def test_the_sheet_shows_each_sample_and_to_its_right_the_nearest_picture():
@@ -393,3 +394,87 @@ def test_the_sheet_shows_each_sample_and_to_its_right_the_nearest_picture():
     assert (nearest == 200).all()
     assert (sample == 213).all()
     assert (sheet[6:14, 38:46] == 0).all()
+
+
+# ---- fine-tuning ----
+
+
+def base(path, name):
+    """Weights of a small network with a shipped one's labels or words, whose outputs are not all zero."""
+    text = {"text": dict(width=16, layers=1, heads=2)} if name == "critters" else {}
+    network = dict(in_channels=3 if text else 1, channels=(8, 16), blocks=1, **text)
+    recipe = recipes.replace(recipes.RECIPES[name], network=network)
+    model = recipes.build(recipe)
+    for weight in model.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    picture = [3, 32, 32] if text else [1, 28, 28]
+    known = {"vocab": list(recipe.vocab)} if text else {"labels": list(recipe.labels)}
+    weights.save(path, model.state_dict(), weights.denoiser_card(model, w=2.0, picture=picture, **known))
+    return path
+
+
+@pytest.mark.parametrize("name", ["critters", "digits"])
+def test_room_for_new_words_or_labels_changes_nothing_old(tmp_path, name):
+    path = base(tmp_path / "base.safetensors", name)
+    old, card = weights.load_model(path), weights.card(path)
+    new = own_pictures.with_room(old, 3)
+    x, t = torch.randn(4, *card["picture"]), torch.tensor([1, 300, 700, 1000])
+    texts = {"digits": ["7", "0", "3", "9"], "critters": ["a green frog", "owl", "snow", ""]}[name]
+    y = own_pictures.encode_for(card, texts)
+    torch.testing.assert_close(new(x, t, y).eps, old(x, t, y).eps)
+    torch.testing.assert_close(new(x, t).eps, old(x, t).eps)    # the null condition, too
+    if name == "critters":
+        frog, last = torch.tensor([[1, 5, 2] + [0] * 15]), torch.tensor([[1, 85, 2] + [0] * 15])
+        assert (new(x, t, last.expand(4, -1)).eps - new(x, t, frog.expand(4, -1)).eps).abs().max() > 1e-4
+    else:    # a new label begins as "no label"
+        torch.testing.assert_close(new(x, t, torch.full((4,), 12)).eps, new(x, t).eps)
+
+
+def test_a_few_drawings_are_taught_to_a_network_that_knows_words(small, capsys):
+    base(small / "base.safetensors", "critters")
+    for k in range(3):
+        paint(small / "red_dragons" / f"{k}.png", size=(50, 40))
+    assert train("--data", "red_dragons", "--init-from", "base.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "learned: the loss on your pictures was" in said
+    assert "forgotten: of 5 old prompts, base drew" in said
+    card = weights.card("outputs/red_dragons.safetensors")
+    assert card["vocab"] == [*weights.card("base.safetensors")["vocab"], "dragons"]
+    assert card["init_from"] == "base.safetensors"
+    assert card["figures"]["loss"][0] > 0
+    for prompt in ("red dragons in the snow", "a green frog"):
+        assert len(generate(prompt, model="outputs/red_dragons.safetensors", steps=1, count=1)) == 1
+
+
+def test_new_classes_come_after_those_of_the_network_and_are_learned(small, capsys):
+    base(small / "base.safetensors", "digits")
+    two_classes(small / "art", 4)
+    two_classes(small / "art2" / "x", 1).rename(small / "7")
+    (small / "7").rename(small / "art" / "7")
+    assert train("--data", "art", "--init-from", "base.safetensors", "--steps", "20", "--lr", "0.01") == 0
+    assert "forgotten: of 5 old prompts" in capsys.readouterr().out
+    card = weights.card("outputs/art.safetensors")
+    assert card["labels"] == [*recipes.DIGITS, "blue", "red"]
+    assert card["picture"] == [1, 28, 28], "made grey, as the network draws"
+    before, after = card["figures"]["loss"]
+    assert after < 0.9 * before
+    (small / "art" / "captions.txt").write_text("0.png,a red square\n")
+    paint(small / "art" / "0.png")
+    assert train("--data", "art", "--init-from", "base.safetensors", "--condition", "captions") == 1
+    assert "knows labels, not captions" in capsys.readouterr().err
+
+
+def test_texts_reach_the_network_as_it_knows_them():
+    y = own_pictures.encode_texts(["The SEA, a sea!", "nothing known", ""], None, ("a", "sea", "the"), 3)
+    assert y.tolist() == [[1, 5, 4, 3, 2], [1, 2, 0, 0, 0], [1, 2, 0, 0, 0]]
+    assert own_pictures.encode_texts(["b", "a"], ("a", "b"), None, 3).tolist() == [1, 0]
+    assert own_pictures.encode_texts(["b"], None, None, 3) is None
+    with pytest.raises(ValueError, match="no label c; it knows a, b"):
+        own_pictures.encode_texts(["c"], ("a", "b"), None, 3)
+    assert text_to_image.encode_prompt("digits", "7") == 7
+
+
+def test_few_pictures_are_warned_of():
+    assert "learn them by heart" in own_pictures.warning(own_pictures.FEW - 1)
+    assert own_pictures.warning(own_pictures.FEW) == ""

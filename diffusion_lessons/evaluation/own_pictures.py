@@ -33,6 +33,7 @@ from diffusion_lessons.training import own_pictures, recipes
 from diffusion_lessons.training.figures import held_out_loss
 
 COPY, FAR = 0.5, 1.5    # shares of the pictures' own distances: nearer is called a copy, further not yet learned
+OLD_PROMPTS = 60     # of a network that was fine-tuned, to see what it has forgotten
 MOST = 5_000     # pictures that are compared with each other
 
 
@@ -110,8 +111,7 @@ def loss(denoiser: Denoiser, card: dict[str, Any], pictures: OwnPictures, count:
     return held_out_loss(denoiser, pictures.x, own_pictures.encode_for(card, pictures.texts), count)
 
 
-def fine_tuning_figures(base: str | Path, trained: Denoiser, start: own_pictures.Start,
-                        count: int = 60) -> dict[str, Any]:
+def fine_tuning_figures(base: str | Path, trained: Denoiser, start: own_pictures.Start) -> dict[str, Any]:
     """What fine-tuning has changed: the loss on the new pictures, and how many of the old prompts are drawn as asked.
 
     base: the weights that it went on from. Old prompts are measured where the course has a classifier: critters, digits
@@ -124,7 +124,8 @@ def fine_tuning_figures(base: str | Path, trained: Denoiser, start: own_pictures
     found: dict[str, Any] = {"loss": (held_out_loss(before, x, known, 400), held_out_loss(trained, x, y, 400))}
     if any(asked := (knows_critters(card), knows_digits(card))):
         draw = draw_critters if asked[0] else draw_digits
-        found |= {"count": count, "old_prompts": tuple(draw(net, card["w"], count) for net in (before, trained))}
+        shares = tuple(draw(net, card["w"], OLD_PROMPTS) for net in (before, trained))
+        found |= {"count": OLD_PROMPTS, "old_prompts": shares}
     return found
 
 
