@@ -266,7 +266,7 @@ def test_a_folder_becomes_a_model_that_generate_and_evaluate_take(small, capsys)
     (small / "art" / "red" / "broken.png").write_text("no picture")
     assert train("--data", "art") == 0
     said = capsys.readouterr().out
-    for words in ("12 pictures of 2 classes: blue (6), red (6)", "each 12x12 pixels, colour: scaled to its shorter side",
+    for words in ("12 pictures of 2 classes: blue (6), red (6)", "each 12x12 pixels, colour: scaled to its shorter",
                   "note: skipped 1 of 13", "warning: only 12 pictures", "outputs/art-nearest.png: 2 samples",
                   'generate "red" --model outputs/art.safetensors'):
         assert words in said
@@ -350,7 +350,7 @@ def test_pictures_without_labels_make_a_model_whose_prompt_is_empty(small):
 
 def test_the_length_is_proposed_before_the_run(small, monkeypatch, capsys):
     two_classes(small / "art")
-    monkeypatch.setattr(train_own, "steps_a_second", lambda *_: 2.0)
+    monkeypatch.setattr(recipes, "steps_a_second", lambda *_: 2.0)
     for most, steps, minutes in ((3, 3, 0.0), (8_000, 2400, 20.0)):
         monkeypatch.setattr(own_pictures, "STEPS", most)
         monkeypatch.setattr(train_own, "train_network", lambda recipe, *_: pytest.fail(str(recipe.steps)))
@@ -363,7 +363,8 @@ def test_the_length_is_proposed_before_the_run(small, monkeypatch, capsys):
     (["digits", "--data", "art"], "leave out the name of a recipe"), (["--data", "nowhere"], "there is no"),
     (["--data", "art", "--size", "10"], "multiple of 4"), (["--init-from", "critters"], "name them with --data"),
     (["--data", "art", "--init-from", "critters", "--size", "64"], "leave --size out"),
-    (["--data", "art", "--init-from", "digits_real"], "digits_real"), (["--data", "art", "--init-from", "none"], "choose"),
+    (["--data", "art", "--init-from", "digits_real"], "digits_real"),
+    (["--data", "art", "--init-from", "none"], "choose"),
     (["--data", "art", "--init-from", "gan_healthy"], "gan_healthy"),
 ])
 def test_what_does_not_fit_together_is_refused_before_any_work(small, capsys, options, word):
@@ -476,5 +477,8 @@ def test_texts_reach_the_network_as_it_knows_them():
 
 
 def test_few_pictures_are_warned_of():
-    assert "learn them by heart" in own_pictures.warning(own_pictures.FEW - 1)
-    assert own_pictures.warning(own_pictures.FEW) == ""
+    for count in (own_pictures.FEW - 1, own_pictures.FEW):
+        x = torch.zeros(count, 1, 8, 8, dtype=torch.uint8)
+        said = own_pictures.describe(folder.OwnPictures(x, [""] * count, "none", "art", []), "pad")
+        assert ("learn them by heart" in said) == (count < own_pictures.FEW)
+        assert "8x8 pixels, grey: scaled to its longer side, on white" in said

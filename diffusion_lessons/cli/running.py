@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,27 +33,11 @@ def progress_of(checkpoint: Path) -> tuple[int, int | None]:
     return state["step"], steps
 
 
-def steps_a_second(recipe: AnyRecipe, model: Any, data: LabeledImages) -> float:
-    """How many steps of this training the machine takes in a second, measured on a copy of the network."""
-    from dataclasses import replace
-
-    from diffusion_lessons.training import recipes
-
-    trainer = recipes.trainer(replace(recipe, steps=1_000_000), copy.deepcopy(model), data)
-    trial = iter(trainer)
-    for _ in range(3):  # the first steps are slower than the rest
-        next(trial)
-    began, count = time.perf_counter(), 0
-    while count < 5 or (time.perf_counter() - began < 3 and count < 200):
-        next(trial)
-        count += 1
-    trainer.read_losses()    # a GPU has then finished these steps
-    return count / (time.perf_counter() - began)
-
-
 def affordable_steps(recipe: AnyRecipe, model: Any, data: LabeledImages, minutes: float) -> int:
     """How many steps this machine takes in so many minutes; prints it."""
-    speed = steps_a_second(recipe, model, data)
+    from diffusion_lessons.training import recipes
+
+    speed = recipes.steps_a_second(recipe, model, data)
     steps = max(1, int(60 * minutes * speed))
     print(f"{speed:.1f} steps a second here: {minutes:g} minutes are about {steps:,} steps")
     return steps

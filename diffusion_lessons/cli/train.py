@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=("auto", "mnist", "synthetic"), default="auto",
                         help="which digits: real ones if they can be had (auto), only real, or synthetic")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=real("minutes", 0.01, 100_000), help="about how long (default 10; of your own "
-                                                                                  "pictures: as proposed)")
+    length.add_argument("--minutes", type=real("minutes", 0.01, 100_000), help="about how long (default 10; of your "
+                                                                                  "own pictures: as proposed)")
     length.add_argument("--steps", type=whole("steps", 1, 10**9), help="or exactly how many steps")
     length.add_argument("--full", action="store_true", help="or as many steps as the recipe says")
     parser.add_argument("--seed", type=whole("seed"), help="default: the recipe's, 0 for denoisers")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_lessons.cli.options import batch_size, check_out
-from diffusion_lessons.cli.running import affordable_steps, checkpoint_of, progress_of, steps_a_second, train_network
+from diffusion_lessons.cli.running import affordable_steps, checkpoint_of, progress_of, train_network
 
 if TYPE_CHECKING:
     from diffusion_lessons.datasets.folder import OwnPictures
@@ -33,12 +32,13 @@ def run(options: argparse.Namespace) -> int:
     pictures = read(options)
     start = own_pictures.begin(pictures, options.init_from, options.flip, options.seed or 0)
     given = {name: getattr(options, name) for name in ("batch", "lr", "w") if getattr(options, name) is not None}
-    recipe = replace(start.recipe, **given)
-    describe(pictures, options.fit)
+    start = start._replace(recipe=replace(start.recipe, **given))
+    recipe = start.recipe
+    print(own_pictures.describe(pictures, options.fit))
     checkpoint = checkpoint_of(options, f"{name}-{start.digest}", recipe)
     done, planned = progress_of(checkpoint)
     if not options.full:
-        recipe = replace(recipe, steps=options.steps or planned or chosen_steps(options, start, recipe, pictures))
+        recipe = replace(recipe, steps=options.steps or planned or chosen_steps(options, start))
     trained, loss = train_network(recipe, start.model, start.data, checkpoint, done)
     about: dict[str, Any] = {"command": command_of(options, recipe), "fit": options.fit}
     if options.init_from:
@@ -68,40 +68,14 @@ def read(options: argparse.Namespace) -> OwnPictures:
                          largest=largest_size(), progress=True)
 
 
-def describe(pictures: OwnPictures, fit: str) -> None:
-    """Print what there is to learn from, how it was cut, and what to mind."""
-    from diffusion_lessons.datasets.folder import some
-    from diffusion_lessons.training.own_pictures import warning
-
-    count, channels, size, _ = pictures.x.shape
-    what = "without labels or captions"
-    if pictures.kind == "labels":
-        classes = Counter(pictures.texts).most_common()
-        what = f"of {len(classes)} classes: " + some([f"{name} ({number})" for name, number in classes], 8)
-    elif pictures.kind == "captions":
-        what = f'with captions such as "{next(filter(None, pictures.texts))[:60]}"'
-    print(f"{count:,} pictures {what}")
-    cut = ("scaled to its shorter side, and the middle kept (--fit pad keeps all of it)" if fit == "crop" else
-           "scaled to its longer side, on white (--fit crop keeps the middle alone)")
-    print(f"each {size}x{size} pixels, {'grey' if channels == 1 else 'colour'}: {cut}")
-    for note in pictures.notes:
-        print(f"note: {note}")
-    if few := warning(count):
-        print(f"warning: {few}")
-
-
-def chosen_steps(options: argparse.Namespace, start: Start, recipe: Any, pictures: OwnPictures) -> int:
+def chosen_steps(options: argparse.Namespace, start: Start) -> int:
     """The steps that fit the minutes asked for, or else those proposed for this machine; prints them."""
-    from diffusion_lessons.training.own_pictures import MINUTES
+    from diffusion_lessons.training import own_pictures
 
     if options.minutes:
-        return affordable_steps(recipe, start.model, start.data, options.minutes)
-    speed = steps_a_second(recipe, start.model, start.data)
-    steps = max(1, min(recipe.steps, int(60 * MINUTES * speed)))
-    seen = steps * recipe.batch / len(start.data.x)
-    print(f"proposed for this machine: {pictures.x.shape[-1]}x{pictures.x.shape[-1]} pixels, {steps:,} steps, about "
-          f"{steps / speed / 60:.1f} minutes; each picture is seen {seen:,.0f} times (change it with --size, --steps "
-          "or --minutes)")
+        return affordable_steps(start.recipe, start.model, start.data, options.minutes)
+    steps, sentence = own_pictures.propose(start)
+    print(f"{sentence} (change it with --size, --steps or --minutes)")
     return steps
 
 

@@ -1,6 +1,7 @@
 """Training on your own pictures: the network and the recipe that suit them, from nothing or from trained weights."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from diffusion_lessons.training import recipes
 from diffusion_lessons.training.recipes import Recipe
 
 FEW = 500                # pictures; a network learns fewer by heart long before it can draw new ones
-STEPS, FINE_STEPS = 8_000, 800    # of training from nothing, and from trained weights
+STEPS, FINE_STEPS = 8_000, 400    # of training from nothing, and from trained weights
 MINUTES = 20             # the longest training that is proposed
 LONGEST = 40             # words of a caption; what follows is cut off
 SMALL: Mapping[str, Any] = dict(channels=(48, 96, 160), blocks=1)     # for a CPU: that of the photos
@@ -119,12 +120,32 @@ def begin(pictures: OwnPictures, init_from: str | Path | None = None, flip: bool
     return Start(recipe, model, data, pictures.texts, content.hexdigest()[:8])
 
 
-def warning(count: int) -> str:
-    """A sentence for whoever trains on few pictures; "" for many."""
-    if count >= FEW:
-        return ""
-    return (f"only {count} pictures: the network will learn them by heart, rather than draw new ones. With {FEW} or "
-            "more it gets better; --flip doubles them, if their mirror images are as good")
+def describe(pictures: OwnPictures, fit: str = "crop") -> str:
+    """What there is to learn from, how it was cut, and what to mind: a few lines for whoever trains on it."""
+    count, channels, size, _ = pictures.x.shape
+    what = "without labels or captions"
+    if pictures.kind == "labels":
+        classes = Counter(pictures.texts).most_common()
+        what = f"of {len(classes)} classes: " + some([f"{name} ({number})" for name, number in classes], 8)
+    elif pictures.kind == "captions":
+        what = f'with captions such as "{next(filter(None, pictures.texts))[:60]}"'
+    cut = ("scaled to its shorter side, and the middle kept (pad keeps all of it)" if fit == "crop" else
+           "scaled to its longer side, on white (crop keeps the middle alone)")
+    lines = [f"{count:,} pictures {what}", f"each {size}x{size} pixels, {'grey' if channels == 1 else 'colour'}: {cut}"]
+    lines += [f"note: {note}" for note in pictures.notes]
+    if count < FEW:
+        lines.append(f"warning: only {count} pictures: the network will learn them by heart rather than draw new ones. "
+                     f"It gets better with {FEW} or more; flip doubles them, if their mirror images are as good")
+    return "\n".join(lines)
+
+
+def propose(start: Start) -> tuple[int, str]:
+    """The length of a training that suits this machine, from three seconds of it.  -> (steps, a sentence about it)"""
+    recipe, (count, _, size, _) = start.recipe, start.data.x.shape
+    speed = recipes.steps_a_second(recipe, start.model, start.data)
+    steps = max(1, min(recipe.steps, int(60 * MINUTES * speed)))
+    return steps, (f"proposed for this machine: {size}x{size} pixels, {steps:,} steps, about {steps / speed / 60:.1f} "
+                   f"minutes; each picture is seen {steps * recipe.batch / count:,.0f} times")
 
 
 # Fine-tuning
@@ -155,7 +176,7 @@ def fine_tuning(pictures: OwnPictures, init_from: str | Path) -> tuple[Recipe, D
     elif pictures.kind != "none":
         raise ValueError(f"{init_from} takes no prompt, so it has no use for {pictures.kind}: add --condition none")
     model = with_room(weights.load_model(init_from), new).to(runtime.device()).requires_grad_(True)
-    recipe = Recipe("own", card["network"], labels, w=w, steps=FINE_STEPS, lr=3e-4, batch=32, vocab=vocab,
+    recipe = Recipe("own", card["network"], labels, w=w, steps=FINE_STEPS, lr=3e-4, batch=16, vocab=vocab,
                     longest=longest)
     return recipe, model
 

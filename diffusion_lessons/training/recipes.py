@@ -1,5 +1,7 @@
 """The recipes by which the course's networks are trained: which data, which network, how long."""
 
+import copy
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -206,6 +208,20 @@ def trainer(recipe: AnyRecipe, model: Any, data: LabeledImages) -> Trainer | Cla
                fresh_critters(recipe.seed, recipe.batch))
     return ClassifierTrainer(model, batches, steps=recipe.steps, lr=recipe.lr, label_smoothing=recipe.label_smoothing,
                              lr_schedule=recipe.lr_schedule, seed=recipe.seed)
+
+
+def steps_a_second(recipe: AnyRecipe, model: Any, data: LabeledImages, least: float = 3.0) -> float:
+    """How many steps of this training the machine takes in a second, measured on a copy of the network."""
+    trial = trainer(replace(recipe, steps=1_000_000), copy.deepcopy(model), data)
+    steps = iter(trial)
+    for _ in range(3):  # the first steps are slower than the rest
+        next(steps)
+    began, count = time.perf_counter(), 0
+    while count < 5 or (time.perf_counter() - began < least and count < 200):
+        next(steps)
+        count += 1
+    trial.read_losses()    # a GPU has then finished these steps
+    return count / (time.perf_counter() - began)
 
 
 def gan(recipe: GanRecipe, x: Tensor, seed: int = 0) -> GanTrainer:
