@@ -33,7 +33,7 @@ from diffusion_lessons.training import own_pictures, recipes
 from diffusion_lessons.training.figures import held_out_loss
 
 COPY, FAR = 0.5, 1.5    # shares of the pictures' own distances: nearer is called a copy, further not yet learned
-OLD_PROMPTS = 60     # of a network that was fine-tuned, to see what it has forgotten
+OLD_PROMPTS = 40     # of a network that was fine-tuned, to see what it has forgotten
 MOST = 5_000     # pictures that are compared with each other
 
 
