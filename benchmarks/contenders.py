@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timing import DEVICE, Stopwatch, largest_convolution, matrix_product, operations, peak_memory, seconds
 from torch import nn
 
-CHECKED = 500         # samples that a look at the accuracy takes
+CHECKED = 200         # samples that a look at the accuracy takes
 ESTIMATED = 300.0     # a sampler that would need more seconds is measured in 50 steps, and the rest is worked out
 
 
@@ -287,27 +287,28 @@ def outside_network(contender, steps):
     return 1 - watch.total / (time.perf_counter() - began)
 
 
-def minutes_to_accuracy(name, x, y, most):
+def minutes_to_accuracy(name, x, y, most, count=CHECKED, steps=50):
     """Train from nothing for `most` minutes at most.  -> {"checks": [(minutes trained, accuracy)], ...}
 
-    A check classifies 500 samples, 50 of each digit, made in 50 steps; its time does not count. Checks come after
-    1/2 min, then each 15% later, so that a figure is right to about 15%.
+    A check classifies `count` samples, made in so many steps; its time does not count. Checks come after 1/2 min, then
+    each 15% later, or as much later as the last one took, so that they never take more time than the training.
     """
     from diffusion_lessons import weights
     from diffusion_lessons.evaluation import metrics
 
     classifier, contender = weights.load_model("digits_classifier"), CONTENDERS[name](x, y, 64)
-    labels, checks, trained, due = torch.arange(CHECKED) % 10, [], 0.0, 0.5
+    labels, checks, trained, due = torch.arange(count) % 10, [], 0.0, 0.5
     while trained < most and not (checks and checks[-1][1] >= 0.95):
         began = time.perf_counter()
         while (time.perf_counter() - began) / 60 + trained < min(due, most):
             contender.step()
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
-        trained += (time.perf_counter() - began) / 60
-        pictures = torch.cat([contender.sample(part, 50).cpu() for part in labels.split(50)]).clamp(-1, 1)
+        stopped = time.perf_counter()
+        trained += (stopped - began) / 60
+        pictures = torch.cat([contender.sample(part, steps).cpu() for part in labels.split(50)]).clamp(-1, 1)
         checks.append((trained, metrics.accuracy(classifier, pictures, labels)))
-        due = trained * 1.15
+        due = max(1.15 * trained, trained + (time.perf_counter() - stopped) / 60)
     return {"name": name, "checks": checks, "most": most,
             **{str(share): next((at for at, found in checks if found >= share / 100), None) for share in (90, 95)}}
 
@@ -347,8 +348,10 @@ def main():
     else:
         torch.manual_seed(0)
         x, y, source = digits(args.quick)
-        found = (minutes_to_accuracy(args.name, x, y, args.minutes) if args.minutes else
-                 measure(args.name, x, y, args.quick)) | {"data": source.rsplit("/", 1)[-1]}
+        if args.minutes:
+            found = minutes_to_accuracy(args.name, x, y, args.minutes, *((10, 2) if args.quick else ()))
+        else:
+            found = measure(args.name, x, y, args.quick) | {"data": source.rsplit("/", 1)[-1]}
     print("\n" + json.dumps(found))
 
 

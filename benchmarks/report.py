@@ -127,9 +127,9 @@ def page(found):
     accuracy = f"""
 ## Minutes to legible digits
 
-Minutes of training from nothing until a classifier that saw none of these networks reads 90% and 95% of 500 samples as
+Minutes of training from nothing until a classifier that saw none of these networks reads 90% and 95% of 200 samples as
 the label asked for. The samples are made in 50 steps; the time of these checks does not count. They come every 15% of
-the time so far, so a figure is right to about 15%.
+the time so far, or as long after each other as a check takes, so a figure may be that much too high.
 
 {accuracy_table(found['accuracy'])}
 """ if found["accuracy"] else ""

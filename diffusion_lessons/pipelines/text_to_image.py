@@ -82,14 +82,16 @@ def _encode(denoiser, y):
 def encode_prompt(model: str | Path, prompt: object) -> Tensor:
     """A prompt as a model takes it: a label for "7", tokens for a sentence.  -> () or (L,) int64
 
-    Raises ValueError that lists what the model knows.
+    0 for an unconditional model, whose only prompt is "".  Raises ValueError that lists what the model knows.
     """
     card = weights.card(model)
     if card.get("vocab"):
         return tokenizer(card)(str(prompt))[0]
     names, word = card.get("labels"), str(prompt).strip()
+    if not names and not word and card.get("kind") == "denoiser":
+        return torch.tensor(0)
     if not names:
-        raise ValueError(f"{model} is unconditional, so it takes no prompt; try critters, digits or cifar")
+        raise ValueError(f'{model} is unconditional, so it takes no prompt but ""; try critters, digits or cifar')
     exact, folded = list(map(str, names)), list(map(normalize, names))
     if word in exact:
         return torch.tensor(exact.index(word))
@@ -132,5 +134,5 @@ def generate_batches(prompt: object, *, model: str | Path | None = None, count: 
     (shape,) = need(card, model, "picture")
     w = need(card, model, "w")[0] if w is None else real_number("guidance", w)
     denoiser = weights.load_model(model, runtime.device())
-    return sample_batches(denoiser, condition.expand(count, *condition.shape), shape, w=w, sampler=sampler, seed=seed,
-                          batch=batch, progress=progress)
+    conditions = condition.expand(count, *condition.shape) if card.get("vocab") or card.get("labels") else count
+    return sample_batches(denoiser, conditions, shape, w=w, sampler=sampler, seed=seed, batch=batch, progress=progress)
