@@ -16,7 +16,7 @@
 # make links REPO=owner/name [BRANCH=main]
 #                     name the course's repository on GitHub: writes links to Colab and all first cells
 # make lock           write down the versions here, with their hashes: requirements.lock (Linux, Python 3.11)
-# make bench          set up and measure speed on this machine
+# make bench          set up and compare speed with other packages on this machine: docs/benchmarks.md (half an hour, quiet)
 # make clean          remove what the tools left behind (not .venv, not your data)
 #
 # Another Python:       make lab PYTHON=python3.12
@@ -113,8 +113,16 @@ handouts: $(VENV)/.installed-browser
 site: $(VENV)/.installed-test $(VENV)/.installed-site
 	"$(PY)" tools/pages.py $(ARGS)
 
-bench: $(VENV)/.installed-test
-	"$(PY)" benchmarks/benchmark.py $(ARGS)
+# The packages to compare with live in an environment of their own, which sees this course, its torch and all the rest.
+.venv-bench/.with-peers: pyproject.toml $(VENV)/.installed-test
+	"$(PY)" -m venv .venv-bench
+	"$(PY)" -c 'import sysconfig; print(sysconfig.get_path("purelib")); print("$(CURDIR)")' > \
+	  "$$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	.venv-bench/bin/python -m pip install diffusers denoising-diffusion-pytorch smalldiffusion
+	@touch "$@"
+
+bench: .venv-bench/.with-peers
+	.venv-bench/bin/python benchmarks/benchmark.py $(ARGS)
 
 # Only a REPO of the command line counts; an empty one takes the links out again.
 links:

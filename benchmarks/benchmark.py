@@ -1,13 +1,19 @@
 """How fast is this machine, and how good is what it trains? Ratios within one run; nothing here is asserted by a test.
 
-    python benchmarks/benchmark.py                     speed of the digits network: 2 minutes
+    python benchmarks/benchmark.py                     our networks beside other people's: writes docs/benchmarks.md
+    python benchmarks/benchmark.py --minutes 60        the same, and how soon each of them draws legible digits: hours
+    python benchmarks/benchmark.py --quick             does all that run? Its figures, in build/bench, mean nothing
+    python benchmarks/benchmark.py --parts             where the time of a training step goes: 2 minutes
     python benchmarks/benchmark.py --trial 3           train from scratch for 3 minutes, measure 1,000 samples, show 100
     python benchmarks/benchmark.py --trial 10 --out page.png
     python benchmarks/benchmark.py --critters          from a sentence to a picture; scenes a second: half a minute
     python benchmarks/benchmark.py --busy              alone and beside two busy processes, by how threads wait: minutes
+
+`make bench` calls it in an environment that has the other packages (contenders.py), too.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -15,8 +21,10 @@ import sys
 import time
 from pathlib import Path
 
+import contenders
+import report
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from timing import matrix_product, operations, seconds
 from torchvision.utils import save_image
 
 from diffusion_lessons import generate, runtime, training
@@ -31,25 +39,6 @@ from diffusion_lessons.training.recipes import RECIPES, build, replace, training
 HERE = Path(__file__).resolve().parent
 
 
-def seconds(work, repeats=7):
-    """The median time of one call, after a first one that does not count."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def matrix_product(size=2048):
-    """GFLOP/s of a large float32 matrix product: what this machine can do at best."""
-    a = torch.randn(size, size, device=runtime.device())
-    return 2 * size**3 / seconds(lambda: a @ a) / 1e9
-
-
 def training_step(recipe, data, **change):
     """Pictures a second and GFLOP/s of whole training steps: batch, forward, backward, AdamW, EMA."""
     denoiser = build(recipe)
@@ -62,16 +51,7 @@ def training_step(recipe, data, **change):
             trainer.train_step()
 
     took = seconds(work)
-    return recipe.batch / took, 3 * flops(denoiser, data) * recipe.batch / took / 1e9, trainer, took
-
-
-def flops(denoiser, data):
-    """Floating-point operations of one forward pass of one picture (a multiplication and an addition are two)."""
-    device = runtime.device()
-    x, t = torch.zeros(1, *data.x.shape[1:], device=device), torch.ones(1, dtype=torch.int64, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        denoiser.net(x, t)
-    return counter.get_total_flops()
+    return recipe.batch / took, operations(trainer.train_step) / took / 1e9, trainer
 
 
 def parts_of_a_step(trainer):
@@ -90,12 +70,11 @@ def parts_of_a_step(trainer):
     return {name: took / sum(times.values()) for name, took in times.items()}
 
 
-def speed(recipe, data):
+def parts(recipe, data):
+    """Where the time of the digits' training goes, and what two usual changes bring."""
     best = matrix_product()
     print(f"float32 matrix product: {best:.0f} GFLOP/s on {runtime.device()}, {torch.get_num_threads()} threads")
-    rate, gflops, trainer, _ = training_step(recipe, data)
-    print(f"one forward pass: {flops(trainer.denoiser, data) / 1e6:.0f} MFLOP a picture; "
-          f"{sum(p.numel() for p in trainer.denoiser.parameters()) / 1e6:.2f} M parameters")
+    rate, gflops, trainer = training_step(recipe, data)
     print(f"training: {rate:.0f} pictures/s, {gflops:.0f} GFLOP/s = {gflops / best:.0%} of the matrix product")
     for name, share in parts_of_a_step(trainer).items():
         print(f"    {share:5.1%}  {name}")
@@ -177,10 +156,55 @@ def rates():
     print(f"{sampled:.1f} s for 16 guided digits in 15 steps, {trained:.0f} pictures/s trained")
 
 
+def contender(*arguments, quick=False):
+    """What `contenders.py` says to these arguments, measured in a process of its own; None, with its last line, if it
+    fails, as without the package.
+    """
+    command = [sys.executable, str(HERE / "contenders.py"), *map(str, arguments), *["--quick"] * quick]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        print(f"{' '.join(map(str, arguments))}: {(ran.stderr.strip().splitlines() or ['failed'])[-1]}", flush=True)
+        return None
+    return json.loads(ran.stdout.strip().splitlines()[-1])
+
+
+def import_seconds(module, quick):
+    """How long a fresh Python imports a module after torch has been imported."""
+    code = f"import torch, time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
+    took = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+            for _ in range(1 if quick else 6)]
+    return statistics.median(took[-5:])    # without the first, which may read files from a cold disk
+
+
+def compare(out, quick, minutes):
+    """Measure everything and write the report. minutes: how long a contender may train to 90% and 95%, or None"""
+    found = {"machine": report.machine(), "command": " ".join(["make bench", *report.arguments(quick, minutes)]),
+             "quick": quick, "contenders": [], "growth": [], "accuracy": []}
+    for name, kind in contenders.CONTENDERS.items():
+        print(f"measuring {name}", flush=True)
+        if measured := contender(name, quick=quick):
+            found["contenders"].append(measured | {"import": import_seconds(kind.imports, quick)})
+    print("measuring how the cost grows", flush=True)
+    for what, values in (report.FEW if quick else report.GROWTH).items():
+        found["growth"] += [{"what": what, **point} for value in values
+                            if (point := contender("growth", f"--{what}", value, quick=quick))]
+    for name, kind in contenders.CONTENDERS.items():
+        if minutes and kind.labelled:
+            print(f"training {name} from nothing", flush=True)
+            if measured := contender(name, "--minutes", minutes, quick=quick):
+                found["accuracy"].append(measured)
+    for path in report.write(out, found):
+        print(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="everything in miniature, into build/: does it run?")
+    parser.add_argument("--minutes", type=float, metavar="MOST", help="also how soon the digits of each "
+                        "network are right in 90%% and 95%% of all cases, in so many minutes each at most")
+    parser.add_argument("--parts", action="store_true", help="measure the parts of a step of training, nothing else")
     parser.add_argument("--trial", type=float, metavar="MINUTES")
-    parser.add_argument("--out", help="where to save 100 samples")
+    parser.add_argument("--out", help="the report's folder (default docs/), or where to save a trial's samples")
     parser.add_argument("--w", type=float, default=2.0, help="guidance scale of the trial's samples (default 2)")
     parser.add_argument("--critters", action="store_true", help="measure sentences and scenes, nothing else")
     parser.add_argument("--busy", action="store_true", help="measure beside busy processes, nothing else")
@@ -189,11 +213,12 @@ def main():
         return sentences()
     if args.busy:
         return beside_busy_processes()
+    if not (args.parts or args.trial):
+        default = HERE.parent / ("build/bench" if args.quick else "docs")
+        return compare(Path(args.out or default), args.quick, args.minutes)
     recipe = replace(RECIPES["digits"], w=args.w)
     data = training_set(recipe, "mnist")
-    if args.trial:
-        return trial(recipe, data, args.trial, args.out)
-    return speed(recipe, data)
+    return trial(recipe, data, args.trial, args.out) if args.trial else parts(recipe, data)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,65 @@
-"""Pictures for display: as bytes, in grids, in a gallery that a notebook shows, with alternative text."""
+"""Picture files read; pictures for display: as bytes, in grids, in a gallery for notebooks, with alternative text."""
 
 import base64
 import html
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex, overload
+from pathlib import Path
+from typing import Any, BinaryIO, SupportsIndex, overload
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffusion_lessons.datasets.labeled_images import to_uint8
+
+
+def open_picture(path: str | Path | BinaryIO, crop: int | None = None, at_least: int | None = None) -> Image.Image:
+    """Read a picture file, rotated as its EXIF data say, white behind transparent parts; of a film the first frame.
+
+    crop: keep only the middle, at most crop x crop pixels, unchanged
+    at_least: a JPEG may be decoded at a fraction of its size, several times as fast, if both sides keep so many pixels
+    White is 65535 in files of 16 bits and 1 in floats in [0, 1]; any other range of floats is stretched from its lowest
+    value to its highest.  ->  a PIL image, RGB; of 16 bits, 32 bits or floats: grey in 0..255 (mode F)
+
+    Raises FileNotFoundError, and ValueError when the file is not a picture, or holds NaN or infinity.
+    """
+    try:
+        with Image.open(path) as file:
+            if at_least is not None:
+                file.draft(None, (at_least, at_least))
+            image = ImageOps.exif_transpose(file)
+            if crop is not None:
+                left, top = (max(0, side - crop) // 2 for side in image.size)
+                image = image.crop((left, top, left + min(crop, image.width), top + min(crop, image.height)))
+            return _grey(image, file.format) if image.mode[0] in "IF" else _colour(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {str(path)!r}: give the path of a PNG or JPEG file") from None
+    except Exception as error:  # a damaged picture can raise almost any error
+        raise ValueError(f"{str(path)!r} cannot be read ({error}): give a PNG or JPEG file") from error
+
+
+def _colour(image: Image.Image) -> Image.Image:
+    """A picture of at most 8 bits per channel, on white.  -> a PIL image in RGB"""
+    if image.mode[-1] not in "Aa" and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _grey(image: Image.Image, file_format: str | None) -> Image.Image:
+    """A picture of 16 bits, 32 bits or floats.  -> a PIL image of floats (mode F) in 0..255"""
+    values = np.array(image, dtype=np.float32)    # (H, W)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("it holds NaN or infinity")
+    if image.mode.startswith("I;16") or file_format in ("PNG", "PPM"):    # older Pillows open these as 32 bits
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    return Image.fromarray((values - low) * (255 / max(high - low, 1e-12)))
 
 
 def as_rgb(picture: Tensor, white: float = 1.0) -> np.ndarray:

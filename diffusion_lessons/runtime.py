@@ -19,12 +19,6 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def rank() -> int:
-    """The number of this process among those that train together (torch.distributed); 0 when it trains alone."""
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if together else 0
-
-
 def name(device: torch.device) -> str:
     """What the device is, in words, like "cuda: Tesla T4, 14.6 GiB"."""
     if device.type == "cuda":

@@ -4,6 +4,8 @@ It prints the number of each step, waits PAUSE seconds after it, and writes the 
 With --together FOLDER RANK it is one of two processes that train one network, and writes what it has to FOLDER.
 """
 
+import contextlib
+import signal
 import sys
 import time
 
@@ -13,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from diffusion_lessons import training
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.models.unet import UNet
+from diffusion_lessons.pipelines.text_to_image import sample_images
+from diffusion_lessons.samplers import SamplerSettings
 from diffusion_lessons.schedules import make_schedule
 
 
@@ -36,20 +40,19 @@ def trainer(steps=40, init=0, **settings):
 
 
 def train_together(folder, rank):
-    """Three steps of a network that all processes share."""
+    """Continue a run in two processes, sample from what it gives, and stop another run from the second process."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    net, losses = denoiser(), []
+    run = training.Trainer(net, *pictures(), steps=6, batch=16, model=DistributedDataParallel(net))
+    training.run(run, f"{folder}/run.pt", every=4, callback=lambda step: losses.append(step.loss))
+    samples = sample_images(run.ema, torch.arange(10) % 2, (1, 8, 8), sampler=SamplerSettings(steps=3), batch=3, seed=1)
     net = denoiser()
-    run = training.Trainer(net, *pictures(), steps=3, batch=8, model=DistributedDataParallel(net))
-    eps = run.sample_batch(run.step_generator(0))[2]
-    norm, gradients = torch.nn.utils.clip_grad_norm_, []
-
-    def note_gradients(weights, length):    # of the first step, before they are clipped
-        gradients.extend([] if gradients else [w.grad.clone() for w in weights])
-        return norm(weights, length)
-
-    torch.nn.utils.clip_grad_norm_ = note_gradients
-    training.run(run)
-    torch.save({"state": run.state_dict(), "eps": eps, "gradients": gradients}, f"{folder}/rank{run.rank}.pt")
+    stopped = training.Trainer(net, *pictures(), steps=6, batch=16, model=DistributedDataParallel(net))
+    with contextlib.suppress(KeyboardInterrupt):
+        training.run(stopped, f"{folder}/stopped.pt", every=100,
+                     callback=lambda step: rank == 1 and step.step == 2 and signal.raise_signal(signal.SIGINT))
+    torch.save({"losses": losses, "state": run.state_dict(), "samples": samples, "stopped": stopped.step},
+               f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import colab_runner
@@ -196,7 +198,7 @@ def test_links_refuse_what_is_no_repository(course, wrong):
 @pytest.mark.parametrize("broken", ["README.md", f"notebooks/{NOTEBOOKS[-1]}"])
 def test_links_write_all_files_or_none_and_say_which_is_broken(course, broken):
     path = course / broken
-    path.write_text(re.sub("<!--.*?-->|# (0|Capstone)", "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(re.sub("<!--.*?-->|# (0|Capstone|Your)", "", path.read_text(encoding="utf-8")), encoding="utf-8")
     before = texts(course)
     said = links(course, "--repo", "ada/lessons")
     assert said.returncode == 1
@@ -247,6 +249,35 @@ def test_keep_on_drive_elsewhere_changes_nothing(tmp_path, monkeypatch, capsys):
     assert colab.keep_on_drive() == tmp_path
     assert "not Colab" in capsys.readouterr().out
     assert (dict(os.environ), list(tmp_path.iterdir())) == (before, [])
+
+
+def test_pictures_come_from_the_learners_machine_and_the_model_goes_there(on_colab, tmp_path, monkeypatch):
+    from google.colab import files
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("cats/1.png", "../outside.png", "dogs/2.png"):
+            archive.writestr(name, name)
+    monkeypatch.setattr(files, "CHOSEN", {"art.zip": packed.getvalue(), "a/b.png": b"alone"})
+    folder = colab.upload(tmp_path / "home" / "art")
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {f"home/art/{name}" for name in ("cats/1.png", "dogs/2.png", "outside.png", "b.png")}
+    monkeypatch.setattr(files, "CHOSEN", {"art.zip": packed.getvalue()[:60]})
+    with pytest.raises(ValueError, match="art.zip cannot be unpacked.*upload it again"):
+        colab.upload(folder)
+    assert not (folder / "art.zip").exists()
+    colab.download(folder / "b.png")
+    with pytest.raises(FileNotFoundError):
+        colab.download(folder / "absent.png")
+
+
+def test_elsewhere_pictures_and_models_stay_where_they_are(tmp_path, capsys):
+    folder = colab.upload(tmp_path / "art")
+    assert folder.is_dir()
+    colab.download(tmp_path / "a.safetensors")
+    said = capsys.readouterr().out
+    assert f"put your pictures into {folder}" in said
+    assert "a.safetensors" in said
 
 
 def test_files_are_written_to_a_drive_without_permissions(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "diffusion_lessons"
 FLOORS = {"models": 1, "datasets": 1, "training": 2, "evaluation": 2, "pipelines": 2,
           "classroom": 3, "exercises": 3, "grading": 3, "cli": 3, "__main__": 3, "": 3}    # "" is __init__
-SERVICES = {"checks", "images", "runtime", "weights"}    # modules at the root that are no ideas
+SERVICES = {"checks", "distributed", "images", "runtime", "weights"}    # modules at the root that are no ideas
 UPSTAIRS = {"matplotlib", "ipywidgets", "IPython"}           # belong to the classroom, the exercises
 SHOWN = {"classroom", "exercises", "grading"}    # grading reads what IPython reads
 

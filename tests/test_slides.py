@@ -22,7 +22,7 @@ def lesson(notes):
 
 
 def test_the_lessons_of_the_course_have_notes():
-    notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))    # the capstone is no lecture
+    notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))    # the others are no lectures
     assert [path.stem for path in NOTES] == [slides.number(path) for path in notebooks]
 
 

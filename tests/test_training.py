@@ -270,20 +270,6 @@ def test_a_wrapped_denoiser_trains_like_the_bare_one_and_only_its_forward_is_cal
     assert same(everything(wrapped), everything(bare))    # so a checkpoint of one fits the other
 
 
-@pytest.mark.parametrize("ranks", [(0, 1), (1, 2)])
-def test_ranks_draw_different_batches_and_rank_0_those_of_a_single_process(ranks, monkeypatch):
-    drawn = []
-    for rank in ranks:
-        monkeypatch.setattr(training.base, "rank", lambda rank=rank: rank)
-        t = trainer(3)
-        drawn.append([t.sample_batch(t.step_generator(k)) for k in range(3)])
-    for one, other in zip(*drawn):
-        assert not torch.equal(one[2], other[2])
-    monkeypatch.undo()
-    t = trainer(3)
-    assert torch.equal(drawn[0][1][2], t.sample_batch(t.step_generator(1))[2]) == (ranks[0] == 0)
-
-
 def test_of_several_ranks_the_first_alone_writes_the_checkpoint_and_all_resume(tmp_path, monkeypatch):
     path = tmp_path / "run.pt"
     monkeypatch.setattr(training.base, "rank", lambda: 1)
@@ -295,28 +281,6 @@ def test_of_several_ranks_the_first_alone_writes_the_checkpoint_and_all_resume(t
     other = trainer(4)
     run(other, path)
     assert same(everything(other), everything(torch.load(path, weights_only=True)))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt" or not torch.distributed.is_available(), reason="needs gloo")
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
-    """Both ranks hold the same weights; the first step's gradient is the mean of both ranks' own."""
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen([sys.executable, killable_run.__file__, "--together", str(tmp_path), str(rank)],
-                                  env=env, stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
-    for process in processes:
-        words = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, words
-    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert same(everything(one["state"]["weights"]), everything(two["state"]["weights"]))
-    assert not torch.equal(one["eps"], two["eps"])
-
-    alone = trainer(3)
-    generators = [torch.Generator().manual_seed(rank * 0x9E3779B1) for rank in (0, 1)]
-    losses = [alone.denoiser.loss(*alone.sample_batch(g)).mean() for g in generators]
-    gradients = torch.autograd.grad(sum(losses) / 2, list(alone.denoiser.parameters()))
-    for ours, theirs in zip(gradients, one["gradients"], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
 def test_the_losses_that_are_read_late_are_the_same():

@@ -1,4 +1,4 @@
-"""Google Colab: the first cell of every notebook, the links that open it there, and keeping files on Google Drive.
+"""Google Colab: the first cell of every notebook, the links that open it there, files that come and go.
 
 `make links REPO=owner/name` writes the next two lines, and from them the first cells of the notebooks and all links.
 This module imports nothing but the standard library, because tools/links.py reads it before anything is installed.
@@ -6,6 +6,7 @@ This module imports nothing but the standard library, because tools/links.py rea
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 REPO = ""  # the course's repository on GitHub, owner/name; empty until it has one
@@ -79,3 +80,42 @@ def keep_on_drive(folder: str = "diffusion_lessons", mount: str = "/content/driv
     os.chdir(home)
     print(f"Data, outputs and solved exercises will be kept in {home} from now on.")
     return home
+
+
+def upload(folder: str | Path = "my_pictures") -> Path:
+    """On Colab: choose pictures, or a .zip of them, on your own machine; they are put into the folder.
+
+    On any other machine nothing is uploaded: put the pictures into the folder yourself.  -> the folder
+    Raises ValueError, which says what to do, for a .zip that is damaged.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if "google.colab" not in sys.modules:
+        print(f"This is not Colab: put your pictures into {folder.absolute()}, or name their own folder.")
+        return folder
+    from google.colab import files
+
+    for name, content in files.upload().items():
+        path = folder / Path(name).name
+        path.write_bytes(content)
+        if path.suffix.lower() == ".zip":
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(folder)    # no member lands outside the folder, whatever its name
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+                raise ValueError(f"{name} cannot be unpacked ({error}): upload it again, without a password") from error
+            finally:
+                path.unlink()
+    print(f"{sum(path.is_file() for path in folder.rglob('*'))} files are in {folder}")
+    return folder
+
+
+def download(*paths: str | Path) -> None:
+    """On Colab: download files to your own machine. On any other machine: print where they are."""
+    if "google.colab" in sys.modules:
+        from google.colab import files
+
+        for path in paths:
+            files.download(str(path))
+    else:
+        print("They are on this machine already: " + ", ".join(map(str, paths)))

@@ -66,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; what goes wrong becomes one line and an exit code, with --debug a traceback too."""
     try:
         import_torch()
-        return COMMANDS[options.command].run(options)
+        from diffusion_lessons.distributed import joined
+
+        with joined():
+            return COMMANDS[options.command].run(options)
     except Exception as error:
         if options.debug:
             traceback.print_exc()

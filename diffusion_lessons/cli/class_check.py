@@ -23,7 +23,7 @@ LOADERS = {"load_digits": "MNIST", "load_cifar": "CIFAR-10"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The lesson, and where its notebook is."""
-    parser.add_argument("lesson", metavar="N", help="the lesson's number, such as 02 or 04b, or capstone")
+    parser.add_argument("lesson", metavar="N", help="the lesson's number, such as 02 or 04b; capstone; my")
     parser.add_argument("--notebooks", type=Path, help="the folder of the notebooks (default: the course's own)")
 
 
@@ -48,9 +48,10 @@ def find(lesson: str, folder: Path | None) -> Path:
     """The notebook of a lesson: "2", "02" and "04b" are numbers.  Raises ValueError that says where it looked."""
     checkout = Path(__file__).resolve().parents[2] / "notebooks"
     folder = folder or (checkout if checkout.is_dir() else Path("notebooks"))
-    lesson = lesson.zfill(3 if lesson[-1:].isalpha() else 2)
-    notebooks = [*sorted(folder.glob("[0-9]*_*.ipynb")), *folder.glob("capstone.ipynb")]
-    there = {path.stem.split("_")[0]: path for path in notebooks}
+    others = [path for name in ("capstone", "my_own_pictures") for path in folder.glob(f"{name}.ipynb")]
+    there = {path.stem.split("_")[0]: path for path in (*sorted(folder.glob("[0-9]*_*.ipynb")), *others)}
+    if lesson[:1].isdigit():
+        lesson = lesson.zfill(3 if lesson[-1:].isalpha() else 2)
     if lesson in there:
         return there[lesson]
     if not there:

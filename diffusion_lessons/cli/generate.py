@@ -30,6 +30,8 @@ EXAMPLES = """examples:
     {prog} generate frog --model cifar --w 2 --steps 100
   weights that you have trained
     {prog} generate 3 --model outputs/digits.safetensors
+  each sample with the nearest of the pictures that it learned from
+    {prog} generate cat --model outputs/photos.safetensors --nearest photos
 
 The same seed gives the same pictures, whatever the count: the first 16 of 64
 are the 16 of 16. More than 400 pictures become several sheets, frog-001.png and
@@ -45,22 +47,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sampling(parser, 16, 1_000_000, "ddim", "50")
     parser.add_argument("--out", type=file_name(".png", ".npz"), default=Path("pictures.png"),
                         help="sheets of up to 400 pictures (.png), or plain arrays (.npz); default pictures.png")
+    parser.add_argument("--nearest", type=Path, metavar="PATH",
+                        help="a folder of pictures, or an .npz: show each sample beside the nearest of them (.png)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Generate the pictures and write them as they are drawn."""
+    from diffusion_lessons import distributed
     from diffusion_lessons.datasets import to_uint8
     from diffusion_lessons.pipelines import text_to_image
     from diffusion_lessons.samplers import SamplerSettings
 
     check_out(options.out)
+    if options.nearest and (options.count > ON_A_SHEET or options.out.suffix.lower() != ".png"):
+        raise ValueError(f"--nearest shows up to {ON_A_SHEET} pictures on one sheet, a .png")
     model = options.model or text_to_image.default_model(options.prompt)
     drawn = text_to_image.generate_batches(
         options.prompt, model=model, count=options.count, seed=options.seed, w=options.w,
         sampler=sampler(options, SamplerSettings()), batch=batch_size(), progress=True)
     with contextlib.closing(drawn):    # which takes the bar away, whatever happens
         batches = map(to_uint8, drawn)
-        if options.out.suffix.lower() == ".npz":
+        if distributed.rank() > 0:    # the first process writes
+            for _ in drawn:
+                pass
+            return 0
+        if options.nearest:
+            save_beside_nearest(options, model, list(batches))
+            paths = [options.out]
+        elif options.out.suffix.lower() == ".npz":
             y = text_to_image.encode_prompt(model, options.prompt).numpy()
             save_arrays(options.out, batches, options.count, y)
             paths = [options.out]
@@ -69,6 +83,23 @@ def run(options: argparse.Namespace) -> int:
     where = f"{paths[0]}" if len(paths) == 1 else f"{len(paths)} sheets, {paths[0]} to {paths[-1].name}"
     print(f"{options.count} pictures of {options.prompt!r} written to {where}")
     return 0
+
+
+def save_beside_nearest(options: argparse.Namespace, model: str | Path, batches: list[Tensor]) -> None:
+    """Write one sheet on which each sample stands beside the nearest picture of --nearest; print how near they are."""
+    import torch
+
+    from diffusion_lessons import runtime, weights
+    from diffusion_lessons.datasets.folder import load_pictures
+    from diffusion_lessons.evaluation import own_pictures
+
+    card = weights.card(model)
+    channels, size, _ = card["picture"]
+    data = load_pictures(options.nearest, size, card.get("fit", "crop"), "none", channels=channels, progress=True).x
+    with runtime.atomic_write(options.out) as scratch:
+        own_pictures.nearest_sheet(torch.cat(batches), data).save(scratch)
+    if len(data) > 1:
+        print(own_pictures.verdict(own_pictures.nearest_ratio(torch.cat(batches), data)))
 
 
 def save_sheets(path: Path, batches: Iterable[Tensor], count: int) -> list[Path]:

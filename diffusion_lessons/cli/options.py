@@ -72,6 +72,16 @@ def add_sampling(parser: argparse.ArgumentParser, count: int, most: int, method:
                         help="for ddim: how much fresh noise each step adds, 0 to 1 (default 0)")
 
 
+def add_reading(parser: argparse._ActionsContainer) -> None:
+    """The options that say how a folder of pictures, or an npz, is read."""
+    parser.add_argument("--size", type=whole("size", 8, 256), metavar="PIXELS",
+                        help="side of the squares that it learns, a multiple of 4 (default: proposed, 32 on a CPU)")
+    parser.add_argument("--fit", choices=("crop", "pad"), default="crop",
+                        help="keep the middle of each picture (crop, the default), or all of it on white (pad)")
+    parser.add_argument("--condition", choices=("auto", "captions", "labels", "none"), default="auto",
+                        help="what it learns with a picture (default: captions if there are any, else class folders)")
+
+
 def sampler(options: argparse.Namespace, default: SamplerSettings) -> SamplerSettings:
     """The sampler: the default, but for what the command line sets."""
     from dataclasses import replace

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 
+from diffusion_lessons.images import open_picture
 from diffusion_lessons.parameters import real_number, whole_number
 from diffusion_lessons.schedules import Schedule
 
@@ -32,42 +33,11 @@ def load_photo(path: str | Path, longest: int | None = None, crop: int | None = 
     for name, side in (("longest", longest), ("crop", crop)):
         if side is not None:
             whole_number(name, side, 1, LARGEST_SIDE)
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if crop is not None:
-                left, top = (max(0, side - crop) // 2 for side in image.size)
-                image = image.crop((left, top, left + min(crop, image.width), top + min(crop, image.height)))
-            image = _grey(image, file.format) if image.mode[0] in "IF" else _colour(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {str(path)!r}: give the path of a PNG or JPEG file") from None
-    except Exception as error:  # a damaged picture can raise almost any error
-        raise ValueError(f"{str(path)!r} cannot be read ({error}): give a PNG or JPEG file") from error
+    image = open_picture(path, crop=crop)
     if longest is not None:
         image.thumbnail((longest, longest), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)).div_(127.5).sub_(1)
     return pixels.expand(3, -1, -1).clone() if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
-
-
-def _colour(image):
-    """A picture of at most 8 bits per channel, on white.  -> a PIL image in RGB"""
-    if image.mode[-1] not in "Aa" and "transparency" not in image.info:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _grey(image, file_format):
-    """A picture of 16 bits, 32 bits or floats.  -> a PIL image of floats (mode F) in 0..255"""
-    values = np.array(image, dtype=np.float32)    # (H, W)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("it holds NaN or infinity")
-    if image.mode.startswith("I;16") or file_format in ("PNG", "PPM"):    # older Pillows open these as 32 bits
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    return Image.fromarray((values - low) * (255 / max(high - low, 1e-12)))
 
 
 def estimate_sigma(picture: torch.Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_lessons import runtime, weights
+from diffusion_lessons import distributed, runtime, weights
 from diffusion_lessons.checks import check_labels, need
 from diffusion_lessons.denoiser import Denoiser
 from diffusion_lessons.guidance import CFGDenoiser
@@ -41,7 +41,7 @@ def sample_batches(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int
     w: the guidance scale;  sampler: method, number of steps, eta, and whether to clip x0_hat to [-1, 1] at every step
     clamp: also clamp the result to [-1, 1];  progress: show a bar of all steps, with the time left
     ->  (batch, C, H, W) float in [-1, 1] on the CPU, N in all. Picture i depends on (seed, i) and its condition, not on
-    the batch.
+    the batch. Several processes take turns (see `distributed`): call it in all of them, and each gets all pictures.
     Raises ValueError when the network does not know the labels or tokens, or has a different number of channels, and
     for numbers out of range (see `parameters`).
     """
@@ -52,10 +52,12 @@ def sample_batches(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int
     else:
         condition = check_labels(condition, net=getattr(denoiser, "net", None))
         count = whole_number("count", len(condition))
-    device = next(denoiser.parameters()).device
-    with tqdm(total=sampler.steps * -(-count // batch), desc="sampling", unit="step", disable=not progress,
-              leave=False) as bar:
-        for first in range(0, count, batch):
+    device, rank, world = next(denoiser.parameters()).device, distributed.rank(), distributed.world()
+    firsts = range(0, count, batch)
+    with tqdm(total=sampler.steps * -(-len(firsts) // world), desc="sampling", unit="step",
+              disable=not progress or rank > 0, leave=False) as bar:
+        for turn in range(0, len(firsts), world):
+            first = firsts[min(turn + rank, len(firsts) - 1)]    # whoever has nothing left repeats the last batch
             noise = PerSampleNoise(seed, min(batch, count - first), first)
             guided: Any = denoiser
             if isinstance(condition, Tensor):
@@ -63,7 +65,8 @@ def sample_batches(denoiser: Denoiser, condition: Tensor | int, shape: tuple[int
             loop = sampler.loop(guided, noise(shape).to(device), denoiser.schedule, noise)
             for _ in loop:
                 bar.update()
-            yield loop.x_t.cpu().clamp(-1, 1) if clamp else loop.x_t.cpu()
+            x = loop.x_t.cpu().clamp(-1, 1) if clamp else loop.x_t.cpu()
+            yield from distributed.gather(x)[:len(firsts) - turn]
 
 
 def checked(sampler: SamplerSettings) -> SamplerSettings:
@@ -79,14 +82,16 @@ def _encode(denoiser, y):
 def encode_prompt(model: str | Path, prompt: object) -> Tensor:
     """A prompt as a model takes it: a label for "7", tokens for a sentence.  -> () or (L,) int64
 
-    Raises ValueError that lists what the model knows.
+    0 for an unconditional model, whose only prompt is "".  Raises ValueError that lists what the model knows.
     """
     card = weights.card(model)
     if card.get("vocab"):
         return tokenizer(card)(str(prompt))[0]
     names, word = card.get("labels"), str(prompt).strip()
+    if not names and not word and card.get("kind") == "denoiser":
+        return torch.tensor(0)
     if not names:
-        raise ValueError(f"{model} is unconditional, so it takes no prompt; try critters, digits or cifar")
+        raise ValueError(f'{model} is unconditional, so it takes no prompt but ""; try critters, digits or cifar')
     exact, folded = list(map(str, names)), list(map(normalize, names))
     if word in exact:
         return torch.tensor(exact.index(word))
@@ -129,5 +134,5 @@ def generate_batches(prompt: object, *, model: str | Path | None = None, count: 
     (shape,) = need(card, model, "picture")
     w = need(card, model, "w")[0] if w is None else real_number("guidance", w)
     denoiser = weights.load_model(model, runtime.device())
-    return sample_batches(denoiser, condition.expand(count, *condition.shape), shape, w=w, sampler=sampler, seed=seed,
-                          batch=batch, progress=progress)
+    conditions = condition.expand(count, *condition.shape) if card.get("vocab") or card.get("labels") else count
+    return sample_batches(denoiser, conditions, shape, w=w, sampler=sampler, seed=seed, batch=batch, progress=progress)

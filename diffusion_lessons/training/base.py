@@ -1,8 +1,9 @@
 """What all trainings share: an iterator over steps, a state to resume from, checkpoints, a clean stop.
 
-Every random draw of step k comes from a generator seeded by (seed, k) alone, and by the rank where several processes
-train together. So the same seed gives the same network, and a run continued from a checkpoint is, on the CPU, bit for
-bit the run that was never stopped.
+Every random draw of step k comes from a generator seeded by (seed, k) alone. So the same seed gives the same network,
+and a run continued from a checkpoint is, on the CPU, bit for bit the run that was never stopped. Where several
+processes train together, each draws the random numbers of the whole batch and takes its share of the pictures: so they
+train the network that one process would train, up to rounding, and a checkpoint continues with any number of them.
 """
 
 import abc
@@ -24,7 +25,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffusion_lessons.checks import is_finite
-from diffusion_lessons.runtime import atomic_write, exclusive, rank
+from diffusion_lessons.distributed import any_of, rank, world
+from diffusion_lessons.runtime import atomic_write, exclusive
 
 READ_EVERY = 50    # steps on a GPU between two looks at the losses, as each look waits for the GPU
 LR_SCHEDULES = ("cosine", "constant", "wsd", "one_cycle")
@@ -41,7 +43,7 @@ class BaseTrainer(abc.ABC):
 
     def __init__(self, model: nn.Module, *, steps: int, seed: int = 0, ema_decay: float = 0.999) -> None:
         self.step, self.steps, self.seed, self.ema_decay = 0, steps, seed, ema_decay
-        self.device, self.rank = next(model.parameters()).device, rank()
+        self.device, self.rank, self.world = next(model.parameters()).device, rank(), world()
         self.ema: Any = copy.deepcopy(model).eval().requires_grad_(False)
         self.read_every = READ_EVERY if self.device.type == "cuda" else 1
         self._unread: list[tuple[int, Tensor, Tensor]] = []
@@ -64,11 +66,12 @@ class BaseTrainer(abc.ABC):
         """What a checkpoint saves, by name."""
 
     def step_generator(self, k: int) -> torch.Generator:
-        """The generator of all random draws of step k, seeded by (seed, k, rank).
+        """The generator of all random draws of step k, seeded by (seed, k): the same for all processes."""
+        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + k)
 
-        The factor of the rank is odd, so that ranks keep apart in the 32 bits that a CPU generator looks at.
-        """
-        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + k + self.rank * 0x9E3779B1)
+    def share(self, x: Tensor) -> Tensor:
+        """The rows of a whole batch that this process works on.  (B, ...) -> (B / processes, ...)"""
+        return x[self.rank::self.world]
 
     def update_ema(self, model: nn.Module) -> None:
         """ema <- d ema + (1 - d) weights; d rises to `ema_decay`, so that the start is soon forgotten.
@@ -293,7 +296,8 @@ def run(trainer: BaseTrainer, checkpoint: str | Path | None = None, every: int =
         for step in trainer:
             if callback is not None:
                 callback(step)
-            stop = stop_requested()    # asked once: a Ctrl-C that comes later waits for the next step
+            # asked once: a Ctrl-C that comes later waits for the next step; several processes stop at the same one
+            stop = any_of(stop_requested()) if trainer.world == 1 or step.step % trainer.read_every == 0 else False
             if target is not None and (step.step % every == 0 or stop):
                 save_checkpoint(target, trainer)
             if stop:
@@ -317,7 +321,11 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, request)
+    if world() > 1:    # at Ctrl-C `accelerate launch` sends this to its processes
+        signal.signal(signal.SIGTERM, lambda *_: requested.set())
     try:
         yield requested.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+        if world() > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

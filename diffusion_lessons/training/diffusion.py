@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffusion_lessons.checks import check_labels, check_pictures
 from diffusion_lessons.datasets import to_float
 from diffusion_lessons.denoiser import Denoiser
+from diffusion_lessons.distributed import mean
 from diffusion_lessons.training.base import BaseTrainer, make_lr_scheduler
 
 
@@ -40,10 +41,11 @@ class Trainer(BaseTrainer):
     check_range: False trains on float pictures of any range, with which few networks learn anything
     steps: the length of the whole run;  t_range: (lowest, highest) t drawn, 1..T if not given
     lr_schedule: "cosine" falls to 0 at the end, "constant" stays, so that one run can be measured at several lengths
-    model: the denoiser as it is called, if that is wrapped (DistributedDataParallel, torch.compile, accelerate); where
-    several processes train together (torch.distributed), each draws its own batches
-    Raises ValueError if pictures or labels are not what the network takes (see `checks`), and FloatingPointError when
-    the loss or its gradient is not finite; on the CPU the weights are then those of the step before.
+    batch: pictures a step, of all processes together where several train (see `distributed`)
+    model: the denoiser as it is called, if that is wrapped (DistributedDataParallel, torch.compile, accelerate)
+    Raises ValueError if pictures or labels are not what the network takes (see `checks`), or the processes cannot share
+    the batch evenly, and FloatingPointError when the loss or its gradient is not finite; on the CPU the weights are
+    then those of the step before.
     """
 
     def __init__(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None, *, steps: int, batch: int = 64,
@@ -55,6 +57,9 @@ class Trainer(BaseTrainer):
         super().__init__(denoiser, steps=steps, seed=seed, ema_decay=ema_decay)
         self.denoiser, self.model = denoiser, denoiser if model is None else model
         self.x, self.y = x.to(self.device), None if y is None else y.to(self.device)
+        if batch % self.world:
+            raise ValueError(f"{self.world} processes cannot share a batch of {batch} evenly: choose a multiple of "
+                             f"{self.world}")
         self.batch, self.lr, self.cond_drop_prob, self.weighting = batch, lr, cond_drop_prob, weighting
         self.t_range = tuple(t_range or (1, denoiser.schedule.T))
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -70,6 +75,7 @@ class Trainer(BaseTrainer):
                                       model=self.model).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = mean(loss.detach())
         weights = list(self.denoiser.parameters())
         norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
         self.guard(loss, norm, (w.grad for w in weights if w.grad is not None))
@@ -77,18 +83,19 @@ class Trainer(BaseTrainer):
         self.lr_scheduler.step()
         self.step += 1
         self.update_ema(self.denoiser)
-        return TrainStep(self.step, loss.detach())
+        return TrainStep(self.step, loss)
 
     def sample_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """The random part of a step: pictures, times, noise, labels."""
-        chosen = torch.randint(len(self.x), (self.batch,), generator=generator, device=self.device)
+        """The random part of a step, the share of this process: pictures, times, noise, labels."""
+        draw: Any = dict(generator=generator, device=self.device)
+        chosen = self.share(torch.randint(len(self.x), (self.batch,), **draw))
         x0 = self.x[chosen] if self.x.dtype.is_floating_point else to_float(self.x[chosen])
         low, high = self.t_range
-        t = torch.randint(low, high + 1, (self.batch,), generator=generator, device=self.device)
-        eps = torch.randn(x0.shape, generator=generator, device=self.device)
+        t = self.share(torch.randint(low, high + 1, (self.batch,), **draw))
+        eps = self.share(torch.randn((self.batch, *x0.shape[1:]), **draw))
         if self.y is None:
             return x0, t, eps, None
-        dropped = torch.rand(self.batch, generator=generator, device=self.device) < self.cond_drop_prob
+        dropped = self.share(torch.rand(self.batch, **draw) < self.cond_drop_prob)
         dropped = dropped.reshape(-1, *[1] * (self.y.ndim - 1))
         return x0, t, eps, torch.where(dropped, cast(Tensor, self.denoiser.net.null_y), self.y[chosen])
 

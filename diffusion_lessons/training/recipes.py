@@ -1,5 +1,7 @@
 """The recipes by which the course's networks are trained: which data, which network, how long."""
 
+import copy
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from diffusion_lessons import __version__, runtime, schedules, weights
+from diffusion_lessons import __version__, distributed, runtime, schedules, weights
 from diffusion_lessons.datasets import captions, cifar, critters, digits
 from diffusion_lessons.datasets.labeled_images import LabeledImages
 from diffusion_lessons.denoiser import Denoiser
@@ -30,8 +32,9 @@ CLASSIFIER_DIGITS = 50_000    # the rest of MNIST's training set stands for "as 
 class Recipe:
     """How a denoiser is trained. `dataclasses.replace(recipe, steps=3000)` changes one thing.
 
-    data: "digits", "cifar" or "critters";  network: the arguments of the UNet
-    labels: the names of the classes; None for a network with a text encoder, conditioned on captions
+    data: "digits", "cifar", "critters", or "own" for pictures of the learner's;  network: the arguments of the UNet
+    labels: the names of the classes;  vocab: of a network with a text encoder, conditioned on captions, the words, and
+    longest, how many of them a caption may have; with neither, the network is unconditional
     w: the guidance scale to sample with;  cond_drop_prob: the share of labels or captions dropped in training
     flip: also train on the mirrored pictures, which are as good
     """
@@ -46,6 +49,8 @@ class Recipe:
     cond_drop_prob: float = 0.1
     flip: bool = False
     seed: int = 0
+    vocab: tuple[str, ...] | None = None
+    longest: int = captions.LONGEST
 
 
 RECIPES = {
@@ -57,7 +62,7 @@ RECIPES = {
                           steps=60_000, lr=6e-4, batch=256, flip=True),
     "critters": Recipe("critters", dict(in_channels=3, channels=(64, 144), blocks=2, attention=False,
                                         text=dict(width=128, layers=2, heads=4)), None, w=4.0, steps=18_600,
-                       lr=1.2e-3, cond_drop_prob=0.15),
+                       lr=1.2e-3, cond_drop_prob=0.15, vocab=captions.VOCAB),
 }
 
 
@@ -145,9 +150,14 @@ def training_set(recipe: AnyRecipe, source: str = "auto") -> LabeledImages:
     if recipe.data == "critters":
         return captioned_critters()
     data = digits.load_digits("train", source) if recipe.data == "digits" else cifar.load_cifar("train")
-    if recipe.flip:
-        data = data._replace(x=torch.cat([data.x, data.x.flip(-1)]), y=data.y.repeat(2))
-    return data
+    return with_mirrored(data, recipe.flip)
+
+
+def with_mirrored(data: LabeledImages, flip: bool = True) -> LabeledImages:
+    """The pictures, and after them, if flip, their mirror images with the same labels."""
+    if not flip:
+        return data
+    return data._replace(x=torch.cat([data.x, data.x.flip(-1)]), y=torch.cat([data.y, data.y]))
 
 
 def _for_classifier(recipe: ClassifierRecipe) -> LabeledImages:
@@ -168,9 +178,9 @@ def captioned_critters() -> LabeledImages:
                          f"critters: {count:,} captioned scenes drawn in code, seed {seed}")
 
 
-def tokenizer() -> Tokenizer:
-    """The tokenizer of the critters' captions."""
-    return Tokenizer(captions.VOCAB, captions.LONGEST)
+def tokenizer(recipe: Recipe = RECIPES["critters"]) -> Tokenizer:
+    """The tokenizer of a recipe's captions, the critters' if none is named."""
+    return Tokenizer(recipe.vocab or (), recipe.longest)
 
 
 def build(recipe: AnyRecipe) -> Any:
@@ -180,9 +190,10 @@ def build(recipe: AnyRecipe) -> Any:
     if isinstance(recipe, ClassifierRecipe):
         kind = Classifier if recipe.data == "digits" else AttributeClassifier
         return kind(**network).to(runtime.device())
-    if recipe.labels is None:
-        network["text"] = dict(vocab_size=tokenizer().vocab_size, length=tokenizer().length, **network["text"])
-    else:
+    if recipe.vocab:
+        reads = tokenizer(recipe)
+        network["text"] = dict(vocab_size=reads.vocab_size, length=reads.length, **network["text"])
+    elif recipe.labels:
         network["classes"] = len(recipe.labels)
     return Denoiser(UNet(**network), schedules.cosine(1000), "v").to(runtime.device())
 
@@ -190,12 +201,27 @@ def build(recipe: AnyRecipe) -> Any:
 def trainer(recipe: AnyRecipe, model: Any, data: LabeledImages) -> Trainer | ClassifierTrainer:
     """The trainer of a denoiser or classifier by the recipe."""
     if isinstance(recipe, Recipe):
-        return Trainer(model, data.x, data.y, steps=recipe.steps, batch=recipe.batch, lr=recipe.lr,
-                       cond_drop_prob=recipe.cond_drop_prob, seed=recipe.seed)
+        y = data.y if recipe.vocab or recipe.labels else None
+        return Trainer(model, data.x, y, steps=recipe.steps, batch=recipe.batch, lr=recipe.lr,
+                       cond_drop_prob=recipe.cond_drop_prob, seed=recipe.seed, model=distributed.wrapped(model))
     batches = (shifted_digits(data.x, data.y, recipe.batch) if recipe.data == "digits" else
                fresh_critters(recipe.seed, recipe.batch))
     return ClassifierTrainer(model, batches, steps=recipe.steps, lr=recipe.lr, label_smoothing=recipe.label_smoothing,
                              lr_schedule=recipe.lr_schedule, seed=recipe.seed)
+
+
+def steps_a_second(recipe: AnyRecipe, model: Any, data: LabeledImages, least: float = 3.0) -> float:
+    """How many steps of this training the machine takes in a second, measured on a copy of the network."""
+    trial = trainer(replace(recipe, steps=1_000_000), copy.deepcopy(model), data)
+    steps = iter(trial)
+    for _ in range(3):  # the first steps are slower than the rest
+        next(steps)
+    began, count = time.perf_counter(), 0
+    while distributed.any_of(count < 5 or (time.perf_counter() - began < least and count < 200)):
+        next(steps)
+        count += 1
+    trial.read_losses()    # a GPU has then finished these steps
+    return distributed.from_first(count / (time.perf_counter() - began))
 
 
 def gan(recipe: GanRecipe, x: Tensor, seed: int = 0) -> GanTrainer:
@@ -221,7 +247,7 @@ def card(recipe: AnyRecipe, model: Any, data: LabeledImages, **about: Any) -> di
     if isinstance(recipe, ClassifierRecipe):
         kind = "classifier" if recipe.data == "digits" else "attribute_classifier"
         return {"kind": kind, "network": model.config, **about}
-    if recipe.labels is None:
-        about |= {"vocab": list(captions.VOCAB), "cond_drop_prob": recipe.cond_drop_prob}
+    if recipe.vocab:
+        about |= {"vocab": list(recipe.vocab), "cond_drop_prob": recipe.cond_drop_prob}
     return weights.denoiser_card(model, w=recipe.w, picture=list(data.x.shape[1:]),
                                  labels=recipe.labels and list(recipe.labels), **about)
