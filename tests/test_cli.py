@@ -494,7 +494,7 @@ def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(desk):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
     def start(name):
-        command = [*TRAIN, "--steps", "120", "--checkpoint", f"{name}.pt", "--out", f"{name}.safetensors"]
+        command = [*TRAIN, "--steps", "60", "--checkpoint", f"{name}.pt", "--out", f"{name}.safetensors"]
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *command], env=environment,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
 
@@ -509,7 +509,7 @@ def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(desk):
     assert b"Traceback" not in rest
     assert not Path("stopped.safetensors").exists()
     done = torch.load("stopped.pt", weights_only=True)["step"]
-    assert 0 < done < 120
+    assert 0 < done < 60
 
     again, whole = start("stopped"), start("whole")
     for process in (again, whole):

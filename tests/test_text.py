@@ -325,6 +325,7 @@ def test_tokens_need_a_network_with_a_text_encoder():
         attention_maps(net, torch.zeros(1, 1, 8, 8), torch.tensor([1]), None)
 
 
+@pytest.mark.long
 def test_it_learns_what_words_mean():
     """Frogs are bright and cats are dark, whatever the other words: this holds for sentences never seen in training."""
     rng = random.Random(0)

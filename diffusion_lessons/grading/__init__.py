@@ -104,8 +104,9 @@ def grade_attempt(exercise: Exercise, attempt: notebook.Attempt, sandbox: Sandbo
     trains = bool(exercise.use)
     if exercise.use is not None:    # it is used over there, too: only numbers come back
         name, line, text = attempt.expression
+        in_use = f"lambda f: (lambda *case: {exercise.use.__name__}(f, *case)) if callable(f) else f"
         code["cells"] = [*attempt.cells, ("use", f"import torch\n{inspect.getsource(exercise.use)}", [0, 1])]
-        code["attempt"] = name, line, f"lambda *case: {exercise.use.__name__}({text}, *case)"
+        code["attempt"] = name, line, f"({in_use})({text})"
         exercise = exercise.plain()
     try:
         found = answer(sandbox.load(code, checking.SECONDS, trains))
