@@ -1,6 +1,7 @@
 """diffusion-lessons class-check: says 'ready' only when what a lesson uses is there and intact."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -68,6 +69,29 @@ def test_missing_data_are_no_fault_and_damaged_data_are(tmp_path, capsys):
     assert code == 1
     assert "mnist.npz" in said.split("What to do:")[1]
     assert ask(capsys, "05")[0] == 0    # which shows no digits of MNIST
+
+
+def test_whether_there_are_slides_is_said_and_is_no_fault(tmp_path, capsys):
+    course = class_check.Path(class_check.__file__).parents[2]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "docs/notes").mkdir(parents=True)
+    shutil.copy(course / "notebooks/02_adding_noise.ipynb", tmp_path / "notebooks")
+    shutil.copy(course / "notebooks/capstone.ipynb", tmp_path / "notebooks")
+    (tmp_path / "docs/notes/02.md").write_text("# 02")
+    deck = tmp_path / "build/slides/02_adding_noise.html"
+
+    def slides(lesson):
+        code, said, _ = ask(capsys, lesson, "--notebooks", str(tmp_path / "notebooks"))
+        assert code == 0
+        return next(line for line in said.splitlines() if line.startswith("  slides"))
+
+    assert "not built" in slides("02")
+    assert "none for this notebook" in slides("capstone")
+    deck.parent.mkdir(parents=True)
+    deck.write_text("")
+    assert slides("02") == f"  slides    {deck}"
+    os.utime(deck, (0, 0))
+    assert "older than the notebook" in slides("02")
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):

@@ -107,8 +107,10 @@ def test_every_term_of_the_glossary_is_in_a_notebook_where_it_says():
         where[entry["term"]] = (pages.number(path), section, pages.number(earliest))
     assert where["mode collapse"] == ("01", "3 · Mode collapse", "00")    # lesson 00 names it on its map
     assert where["cross-attention"][0] == "05"
-    assert re.search(r"^token\n: .*First used in .*, explained in \[05\]", pages.glossary(), re.MULTILINE)
-    assert "in [05](lessons/05_text_conditioning.ipynb), “3 · Words become numbers”.</span>\n\ntoken embedding" in pages.glossary()
+    page = pages.glossary()
+    assert re.search(r"^mode collapse\n: .*>First used in \[00\].*, explained in \[01\]", page, re.MULTILINE)
+    assert re.search(r"^token\n: .*>Explained in \[05\]", page, re.MULTILINE)
+    assert re.search(r"^batch\n: .*>First used in \[01\]", page, re.MULTILINE)
     assert where["schedule"][0] == "00"      # the map has the word first
     assert where["prediction type"][0] == "03"
     assert where["autoencoder"][:2] == ("07", "2 · The autoencoder")
@@ -190,6 +192,16 @@ def test_the_lecturers_plans_fit_their_time():
     assert clock == 180
     guest = PLAN.findall(text.split("## A guest")[1].split("## Live")[0])
     assert sum(int(minutes) for _, minutes in guest) == 90
+
+
+def test_the_plan_and_the_speakers_notes_agree_about_minutes():
+    plan = (ROOT / "site/lecturer.md").read_text("utf-8").split("## A workshop")[0]
+    rows = re.findall(r"^\| (\d+) \| {{ (\w+)/(\d+) }} \|", plan, re.MULTILINE)
+    assert len(rows) > 40
+    for minutes, lesson, section in rows:
+        notes = (ROOT / f"docs/notes/{lesson}.md").read_text("utf-8")
+        alone = re.search(rf"^## {section} · .*\n\n\*\*(\d+) min", notes, re.MULTILINE)[1]
+        assert abs(int(minutes) - int(alone)) <= 2, f"lesson {lesson}, section {section}"
 
 
 def test_workflows_run_what_the_course_has():

@@ -49,6 +49,18 @@ def test_where_the_class_predicts_the_notes_say_what_to_ask_and_what_to_expect(n
     assert asked > 0
 
 
+def test_the_guest_lecture_has_the_sections_of_its_plan_and_says_its_minutes():
+    plan = slides.guest_plan()
+    assert sum(minutes for minutes, *_ in plan) == 85                        # and five for questions
+    assert [(lesson, section) for _, lesson, section, _ in plan][:2] == [("00", ""), ("01", "3")]
+    needed = {lesson for _, lesson, _, _ in plan}
+    page = slides.guest_deck({notes.stem: lesson(notes) for notes in NOTES if notes.stem in needed})
+    titles = re.findall(r'<section class="part" data-title="(.*?)">', page)
+    assert [title.partition(" · ")[0] for title in titles[1:]] == [section or "00" for _, _, section, _ in plan]
+    assert page.count("<h1>") == 1
+    assert re.findall(r"<strong>(\d+) min in this lecture:", page) == [str(minutes) for minutes, *_ in plan]
+
+
 def test_a_cell_that_only_draws_is_shown_without_its_code():
     assert slides.is_plumbing("times = [1, 2]\ncurves(times, times)", DRAWING, shows=True)
     assert not slides.is_plumbing("def jump(x):\n    return 2 * x\n\ncurves([1], [jump(1)])", DRAWING, shows=True)

@@ -1,6 +1,7 @@
 """Slides: one reveal.js deck a lesson, made from the executed notebooks. They need no network.
 
-    python tools/slides.py                      all lessons, into build/slides; open index.html there
+    python tools/slides.py                      all lessons, into build/slides; open index.html there. And guest.html,
+                                                the guest lecture that is planned in site/lecturer.md
     python tools/slides.py notebooks/02*.ipynb  this one
     python tools/slides.py --pdf                and a PDF handout of each, one page a slide (needs Chromium)
 
@@ -293,11 +294,44 @@ def part(title, cells, notes, drawing, widgets):
 
 
 def deck(notebook, notes):
-    """The whole page. Raises KeyError when a section has no notes."""
-    parts, drawing = sections(notebook), drawing_names(notebook)
-    title = parts[0][0]
-    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
-    body = "".join(part(name, cells, notes[name], drawing, widgets) for name, cells in parts)
+    """A lesson's whole page. Raises KeyError when a section has no notes."""
+    parts, drawing, widgets = sections(notebook), drawing_names(notebook), widgets_of(notebook)
+    return page_of(parts[0][0], "".join(part(name, cells, notes[name], drawing, widgets) for name, cells in parts))
+
+
+def guest_plan():
+    """The guest lecture on the lecturer's desk: [(minutes, lesson, number of its section or "", what happens)]."""
+    desk = (FOLDER / "site" / "lecturer.md").read_text(encoding="utf-8")
+    table = desk.split("## A guest lecture", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| (\d+) \| (?:{{ (\w+)/(\d+) }}|\[(\w+)\]\(lessons/[^|]*) \| (.*) \|$", table, re.M)
+    return [(int(minutes), lesson or opening, section, what) for minutes, lesson, section, opening, what in rows]
+
+
+def guest_deck(notebooks):
+    """The sections that the guest lecture's plan names, as one deck.  notebooks: {"02": its executed copy}
+
+    Where the plan names no section, it is the lesson's opening, without its title. Raises KeyError or StopIteration
+    when there is no such lesson or section.
+    """
+    title = "How AI image generators work"
+    opening = nbformat.v4.new_markdown_cell(f"# {title}\n\nFrom pure noise to a picture, and how a sentence gets in.")
+    body = part(title, [opening], "Open the notebooks that you show live before you begin.", set(), {})
+    for minutes, lesson, section, what in guest_plan():
+        notebook, notes = notebooks[lesson], speaker_notes(NOTES / f"{lesson}.md")
+        parts = sections(notebook)
+        name, cells = next(one for one in parts if one[0].startswith(f"{section} · ")) if section else parts[0]
+        said = f"**{minutes} min in this lecture:** {what}.\n\n{notes[name]}"
+        body += part(name, cells if section else cells[1:], said, drawing_names(notebook), widgets_of(notebook))
+    return page_of(title, body)
+
+
+def widgets_of(notebook):
+    """The state of its widgets, as saved when it was run."""
+    saved = notebook.metadata.get("widgets", {})
+    return saved.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+
+
+def page_of(title, body):
     page = (LOOK / "deck.html").read_text(encoding="utf-8")
     return page.replace("TITLE", html.escape(title)).replace("SLIDES", body)
 
@@ -394,18 +428,27 @@ def main(arguments=None):
     lessons = args.notebooks or [path for path in sorted((FOLDER / "notebooks").glob("*.ipynb"))
                                  if (NOTES / f"{number(path)}.md").exists()]
     fetch_assets(args.out)
-    for path in lessons:
-        notebook = (nbformat.read(args.executed / path.name, as_version=4) if args.executed
-                    else executed_copy(path, FOLDER / "build"))
-        target = args.out / f"{path.stem}.html"
-        target.write_text(deck(notebook, speaker_notes(NOTES / f"{number(path)}.md")), encoding="utf-8")
+
+    def write(name, page):
+        target = args.out / f"{name}.html"
+        target.write_text(page, encoding="utf-8")
         print(target, f"{target.stat().st_size / 2**20:.1f} MiB", flush=True)
         if args.pdf:
             with chromium() as browser:
                 print_pdf(browser, target)
             print(target.with_suffix(".pdf"), flush=True)
+
+    copies = {}
+    for path in lessons:
+        copies[number(path)] = notebook = (nbformat.read(args.executed / path.name, as_version=4) if args.executed
+                                           else executed_copy(path, FOLDER / "build"))
+        write(path.stem, deck(notebook, speaker_notes(NOTES / f"{number(path)}.md")))
+    if not args.notebooks:
+        write("guest", guest_deck(copies))
     titles = {path.stem: re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"))[1]
-              for path in sorted(args.out.glob("[0-9]*.html"))}
+              for path in [*sorted(args.out.glob("[0-9]*.html")), *args.out.glob("guest.html")]}
+    if "guest" in titles:
+        titles["guest"] = f"Guest lecture: {titles['guest']}"
     (args.out / "index.html").write_text(index(titles), encoding="utf-8")
     print(f"Open {args.out / 'index.html'} in a browser. To take it along, copy the whole folder.")
 

@@ -13,7 +13,8 @@ from diffusion_lessons.cli import doctor
 
 SUMMARY = "can I give lesson N here today? says 'ready', or what to do"
 DESCRIPTION = """Can lesson N be given on this machine today? Looks at the notebook, the packages, the weights and the
-data that it uses, and estimates how long it runs. Says 'ready' or what to do; changes and downloads nothing."""
+data that it uses and the slides, and estimates how long it runs. Says 'ready' or what to do; changes and downloads
+nothing."""
 EXAMPLES = """examples:
   {prog} class-check 02
   {prog} class-check 04b --notebooks /media/stick/notebooks
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"Lesson {options.lesson}: {path}")
     used, data = needs(cells(path))
     advice = check_packages() + check_weights(used) + check_data(data)
+    check_slides(path)
     if not advice:    # the estimate runs a network
         print(f"  time      {estimate(path.stem.split('_')[0])}")
     for line in advice:
@@ -143,6 +145,21 @@ def check_data(names: list[str]) -> list[str]:
             advice.append(str(error))
         print(f"  data      {name} {' '.join(found.split())}")
     return advice
+
+
+def check_slides(notebook: Path) -> None:
+    """Print whether the lesson's deck is built. A lesson can be given without one, so it is only said."""
+    course = notebook.resolve().parent.parent
+    deck = course / "build" / "slides" / f"{notebook.stem}.html"
+    if not (course / "docs" / "notes" / f"{notebook.stem.split('_')[0]}.md").exists():
+        found = "none for this notebook"
+    elif not deck.exists():
+        found = "not built; to show some, run make slides (it needs npm)"
+    elif deck.stat().st_mtime < notebook.stat().st_mtime:
+        found = f"{deck} is older than the notebook; make slides builds it again"
+    else:
+        found = str(deck)
+    print(f"  slides    {found}")
 
 
 def estimate(lesson: str) -> str:
