@@ -17,6 +17,7 @@ from diffusion_lessons.cli import main, train_own
 from diffusion_lessons.datasets import folder, to_float
 from diffusion_lessons.datasets.folder import load_pictures
 from diffusion_lessons.evaluation import own_pictures as measured
+from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.training import own_pictures, recipes, save_checkpoint
 
@@ -43,9 +44,11 @@ def two_classes(root, count=6):
 def small(tmp_path, monkeypatch):
     """An empty folder to work in, and a small network for own pictures."""
     monkeypatch.setattr(own_pictures, "SMALL", SMALL)
+    monkeypatch.setattr(own_pictures, "TINY", SMALL)
     monkeypatch.setattr(train_own, "SAMPLES", 2)
     monkeypatch.setattr(train_own, "SAMPLE_STEPS", 1)
     monkeypatch.setattr(measured, "OLD_PROMPTS", 5)
+    monkeypatch.setattr(measured, "LOSSES", 40)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -482,3 +485,16 @@ def test_few_pictures_are_warned_of():
         said = own_pictures.describe(folder.OwnPictures(x, [""] * count, "none", "art", []), "pad")
         assert ("learn them by heart" in said) == (count < own_pictures.FEW)
         assert "8x8 pixels, grey: scaled to its longer side, on white" in said
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [8, 12, 16, 28, 32, 36, 48, 64, 256])
+def test_the_network_fits_pictures_of_any_size(monkeypatch, size, large):
+    device = torch.device("cuda" if large else "cpu")
+    monkeypatch.setattr(recipes.runtime, "device", lambda: device)
+    x = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    recipe = own_pictures.recipe_for(folder.OwnPictures(x, [""], "none", "art", []))
+    with torch.device("meta"):
+        net = UNet(**recipe.network)
+        assert net(torch.zeros(2, 3, size, size), torch.ones(2)).shape == (2, 3, size, size)
+    assert own_pictures.largest_size(device) == (64 if large else 32)
