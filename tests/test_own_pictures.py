@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import struct
 import threading
 import zlib
@@ -271,7 +272,7 @@ def test_a_folder_becomes_a_model_that_generate_and_evaluate_take(small, capsys)
     said = capsys.readouterr().out
     for words in ("12 pictures of 2 classes: blue (6), red (6)", "each 12x12 pixels, colour: scaled to its shorter",
                   "note: skipped 1 of 13", "warning: only 12 pictures", "outputs/art-nearest.png: 2 samples",
-                  'generate "red" --model outputs/art.safetensors'):
+                  'generate red --model outputs/art.safetensors'):
         assert words in said
     card = weights.card("outputs/art.safetensors")
     assert (card["labels"], card["picture"], card["data"]) == (["blue", "red"], [3, 12, 12], "art")
@@ -337,7 +338,9 @@ def test_captions_make_a_vocabulary_and_a_prompt_of_them_is_drawn(small, capsys)
     card = weights.card("outputs/art.safetensors")
     assert card["vocab"] == ["a", "blue", "caf\u00e9", "red", "sea", "square", "the", "very"]
     assert card["network"]["text"]["length"] == own_pictures.LONGEST + 2
-    assert "1 of 4 pictures have no caption" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 4 pictures have no caption" in said
+    assert main([*shlex.split(said.splitlines()[-1])[3:], "--count", "1", "--steps", "1"]) == 0    # "try them: ..."
     assert len(generate("the red sea", model="outputs/art.safetensors", steps=1, count=2)) == 2
     with pytest.raises(ValueError, match='never seen "green"'):
         generate("green", model="outputs/art.safetensors")

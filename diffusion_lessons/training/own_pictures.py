@@ -141,6 +141,14 @@ def describe(pictures: OwnPictures, fit: str = "crop") -> str:
     return "\n".join(lines)
 
 
+def example(start: Start) -> str:
+    """A prompt that the trained network will know: a label, a caption, or "" where it takes none."""
+    if start.recipe.labels:
+        return start.texts[-1]
+    known = [words_of(text)[:start.recipe.longest] for text in start.texts] if start.recipe.vocab else []
+    return " ".join(next(filter(None, known), []))
+
+
 def propose(start: Start) -> tuple[int, str]:
     """The length of a training that suits this machine, from three seconds of it.  -> (steps, a sentence about it)"""
     recipe, (count, _, size, _) = start.recipe, start.data.x.shape
