@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import struct
 import threading
 import zlib
@@ -17,6 +18,7 @@ from diffusion_lessons.cli import main, train_own
 from diffusion_lessons.datasets import folder, to_float
 from diffusion_lessons.datasets.folder import load_pictures
 from diffusion_lessons.evaluation import own_pictures as measured
+from diffusion_lessons.models.unet import UNet
 from diffusion_lessons.pipelines import text_to_image
 from diffusion_lessons.training import own_pictures, recipes, save_checkpoint
 
@@ -43,9 +45,11 @@ def two_classes(root, count=6):
 def small(tmp_path, monkeypatch):
     """An empty folder to work in, and a small network for own pictures."""
     monkeypatch.setattr(own_pictures, "SMALL", SMALL)
+    monkeypatch.setattr(own_pictures, "TINY", SMALL)
     monkeypatch.setattr(train_own, "SAMPLES", 2)
     monkeypatch.setattr(train_own, "SAMPLE_STEPS", 1)
     monkeypatch.setattr(measured, "OLD_PROMPTS", 5)
+    monkeypatch.setattr(measured, "LOSSES", 40)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -268,7 +272,7 @@ def test_a_folder_becomes_a_model_that_generate_and_evaluate_take(small, capsys)
     said = capsys.readouterr().out
     for words in ("12 pictures of 2 classes: blue (6), red (6)", "each 12x12 pixels, colour: scaled to its shorter",
                   "note: skipped 1 of 13", "warning: only 12 pictures", "outputs/art-nearest.png: 2 samples",
-                  'generate "red" --model outputs/art.safetensors'):
+                  'generate red --model outputs/art.safetensors'):
         assert words in said
     card = weights.card("outputs/art.safetensors")
     assert (card["labels"], card["picture"], card["data"]) == (["blue", "red"], [3, 12, 12], "art")
@@ -334,7 +338,9 @@ def test_captions_make_a_vocabulary_and_a_prompt_of_them_is_drawn(small, capsys)
     card = weights.card("outputs/art.safetensors")
     assert card["vocab"] == ["a", "blue", "caf\u00e9", "red", "sea", "square", "the", "very"]
     assert card["network"]["text"]["length"] == own_pictures.LONGEST + 2
-    assert "1 of 4 pictures have no caption" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 4 pictures have no caption" in said
+    assert main([*shlex.split(said.splitlines()[-1])[3:], "--count", "1", "--steps", "1"]) == 0    # "try them: ..."
     assert len(generate("the red sea", model="outputs/art.safetensors", steps=1, count=2)) == 2
     with pytest.raises(ValueError, match='never seen "green"'):
         generate("green", model="outputs/art.safetensors")
@@ -482,3 +488,16 @@ def test_few_pictures_are_warned_of():
         said = own_pictures.describe(folder.OwnPictures(x, [""] * count, "none", "art", []), "pad")
         assert ("learn them by heart" in said) == (count < own_pictures.FEW)
         assert "8x8 pixels, grey: scaled to its longer side, on white" in said
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [8, 12, 16, 28, 32, 36, 48, 64, 256])
+def test_the_network_fits_pictures_of_any_size(monkeypatch, size, large):
+    device = torch.device("cuda" if large else "cpu")
+    monkeypatch.setattr(recipes.runtime, "device", lambda: device)
+    x = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    recipe = own_pictures.recipe_for(folder.OwnPictures(x, [""], "none", "art", []))
+    with torch.device("meta"):
+        net = UNet(**recipe.network)
+        assert net(torch.zeros(2, 3, size, size), torch.ones(2)).shape == (2, 3, size, size)
+    assert own_pictures.largest_size(device) == (64 if large else 32)

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from diffusion_lessons.training.recipes import AnyRecipe
 
 
-def checkpoint_of(options: argparse.Namespace, name: str, recipe: AnyRecipe) -> Path:
-    """Where a run is kept: where the command line says, or in checkpoints/, named after the settings."""
-    length = "full" if options.full else f"{options.steps}steps" if options.steps else f"{options.minutes or 10:g}min"
+def checkpoint_of(options: argparse.Namespace, name: str, recipe: AnyRecipe, unless_said: str = "10min") -> Path:
+    """Where a run is kept: where the command line says, or in checkpoints/, named after the settings.
+
+    unless_said: what stands for the length where the command line does not say it
+    """
+    length = ("full" if options.full else f"{options.steps}steps" if options.steps else
+              f"{options.minutes:g}min" if options.minutes else unless_said)
     return options.checkpoint or Path("checkpoints") / f"{name}-{length}-{recipe.seed}.pt"
 
 

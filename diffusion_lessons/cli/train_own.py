@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     start = start._replace(recipe=replace(start.recipe, **given))
     recipe = start.recipe
     print(own_pictures.describe(pictures, options.fit))
-    checkpoint = checkpoint_of(options, f"{name}-{start.digest}", recipe)
+    checkpoint = checkpoint_of(options, f"{name}-{start.digest}", recipe, "proposed")
     done, planned = progress_of(checkpoint)
     if not options.full:
         recipe = replace(recipe, steps=options.steps or planned or chosen_steps(options, start))
@@ -50,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
             weights.save(out, trained.state_dict(), card, torch.float16)
     print(f"trained for {recipe.steps:,} steps{loss}; the weights are in {out}, their card beside them")
     show_samples(out, start)
-    example = recipe.labels[-1] if recipe.labels else next(filter(None, start.texts), "")
-    print(f'try them: diffusion-lessons generate "{example}" --model {out}')
+    prompt = shlex.quote(own_pictures.example(start))
+    print(f"try them: diffusion-lessons generate {prompt} --model {shlex.quote(str(out))}")
     return 0
 
 

@@ -34,6 +34,7 @@ from diffusion_lessons.training.figures import held_out_loss
 
 COPY, FAR = 0.5, 1.5    # shares of the pictures' own distances: nearer is called a copy, further not yet learned
 OLD_PROMPTS = 40     # of a network that was fine-tuned, to see what it has forgotten
+LOSSES = 400         # pictures, with repetitions, that a loss is the mean of
 MOST = 5_000     # pictures that are compared with each other
 
 
@@ -106,9 +107,9 @@ def report(model: str | Path, pictures: OwnPictures, count: int = 200, *, w: flo
             "diversity": metrics.mean_pairwise_distance(fake) / metrics.mean_pairwise_distance(real)}
 
 
-def loss(denoiser: Denoiser, card: dict[str, Any], pictures: OwnPictures, count: int = 400) -> float:
+def loss(denoiser: Denoiser, card: dict[str, Any], pictures: OwnPictures) -> float:
     """The training loss on these pictures, with their labels or captions, at random t."""
-    return held_out_loss(denoiser, pictures.x, own_pictures.encode_for(card, pictures.texts), count)
+    return held_out_loss(denoiser, pictures.x, own_pictures.encode_for(card, pictures.texts), LOSSES)
 
 
 def fine_tuning_figures(base: str | Path, trained: Denoiser, start: own_pictures.Start) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def fine_tuning_figures(base: str | Path, trained: Denoiser, start: own_pictures
     x, texts, recipe = start.data.x[:len(start.texts)], start.texts, start.recipe
     known = own_pictures.encode_for(card, texts) if card.get("vocab") else None    # new labels it takes as "no label"
     y = own_pictures.encode_texts(texts, recipe.labels, recipe.vocab, recipe.longest)
-    found: dict[str, Any] = {"loss": (held_out_loss(before, x, known, 400), held_out_loss(trained, x, y, 400))}
+    found: dict[str, Any] = {"loss": (held_out_loss(before, x, known, LOSSES), held_out_loss(trained, x, y, LOSSES))}
     if any(asked := (knows_critters(card), knows_digits(card))):
         draw = draw_critters if asked[0] else draw_digits
         shares = tuple(draw(net, card["w"], OLD_PROMPTS) for net in (before, trained))

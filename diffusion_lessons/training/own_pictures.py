@@ -23,6 +23,7 @@ FEW = 500                # pictures; a network learns fewer by heart long before
 STEPS, FINE_STEPS = 8_000, 400    # of training from nothing, and from trained weights
 MINUTES = 20             # the longest training that is proposed
 LONGEST = 40             # words of a caption; what follows is cut off
+TINY: Mapping[str, Any] = dict(channels=(32, 64), blocks=1)           # for pictures of up to 16x16 on a CPU
 SMALL: Mapping[str, Any] = dict(channels=(48, 96, 160), blocks=1)     # for a CPU: that of the photos
 LARGE: Mapping[str, Any] = dict(channels=(96, 192, 288), blocks=2)    # for a GPU
 TEXT = dict(width=128, layers=2, heads=4)
@@ -55,7 +56,7 @@ def largest_size(device: torch.device | None = None) -> int:
 def recipe_for(pictures: OwnPictures) -> Recipe:
     """The recipe for these pictures on this machine.  Raises ValueError when captions hold no words."""
     large, (_, channels, size, _) = runtime.device().type == "cuda", pictures.x.shape
-    network = dict(LARGE if large else SMALL, in_channels=channels)
+    network = dict(LARGE if large else SMALL if size > 16 else TINY, in_channels=channels)
     if size % 8:
         network["channels"] = network["channels"][:2]    # halved once less
     elif size > 32 and size % 16 == 0:
@@ -69,8 +70,9 @@ def recipe_for(pictures: OwnPictures) -> Recipe:
         longest = max(1, min(LONGEST, max(map(len, captions))))
         if not vocab:
             raise ValueError("there is no word in any of the captions: choose --condition none to train without them")
-    return Recipe("own", network, labels, w=GUIDANCE[pictures.kind], steps=STEPS, lr=6e-4 if large else 1.5e-3,
-                  batch=128 if large else 32, vocab=vocab, longest=longest)
+    lr, batch = (6e-4, 128) if large else (1.5e-3, 32) if size > 16 else (2e-3, 16)
+    return Recipe("own", network, labels, w=GUIDANCE[pictures.kind], steps=STEPS, lr=lr, batch=batch, vocab=vocab,
+                  longest=longest)
 
 
 def encode_texts(texts: Sequence[str], labels: Sequence[str] | None, vocab: Sequence[str] | None,
@@ -139,6 +141,14 @@ def describe(pictures: OwnPictures, fit: str = "crop") -> str:
         lines.append(f"warning: only {count} pictures: the network will learn them by heart rather than draw new ones. "
                      f"It gets better with {FEW} or more; flip doubles them, if their mirror images are as good")
     return "\n".join(lines)
+
+
+def example(start: Start) -> str:
+    """A prompt that the trained network will know: a label, a caption, or "" where it takes none."""
+    if start.recipe.labels:
+        return start.texts[-1]
+    known = [words_of(text)[:start.recipe.longest] for text in start.texts] if start.recipe.vocab else []
+    return " ".join(next(filter(None, known), []))
 
 
 def propose(start: Start) -> tuple[int, str]:
