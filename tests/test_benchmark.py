@@ -105,19 +105,29 @@ def test_a_training_is_asked_until_it_is_good_enough_and_no_longer(monkeypatch):
         def sample(self, y, steps):
             return torch.zeros(len(y), 1, 28, 28)
 
-    clock, answers = iter(range(0, 10**6, 6)), iter([0.5, 0.93, 0.94, 0.99, 1.0])    # each look at the clock: 6 s later
-    monkeypatch.setattr(contenders.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(metrics, "accuracy", lambda *_: next(answers))
+    now, answers = [0.0], iter([0.5, 0.93, 0.94, 0.96, 1.0])
+
+    def accuracy(*_):
+        now[0] += takes    # seconds of a check
+        return next(answers)
+
+    def clock():
+        now[0] += 0.1      # of a step of training
+        return now[0]
+
+    takes = 1.0
+    monkeypatch.setattr(contenders.time, "perf_counter", clock)
+    monkeypatch.setattr(metrics, "accuracy", accuracy)
     monkeypatch.setitem(contenders.CONTENDERS, "fake", Fake)
     took = contenders.minutes_to_accuracy("fake", None, None, 60)
     minutes = [at for at, _ in took["checks"]]
-    assert [share for _, share in took["checks"]] == [0.5, 0.93, 0.94, 0.99]
+    assert [share for _, share in took["checks"]] == [0.5, 0.93, 0.94, 0.96]
     assert (took["90"], took["95"]) == (minutes[1], minutes[3])
-    assert all(later > sooner for sooner, later in zip(minutes, minutes[1:]))
-    answers = iter([0.3] * 100)
-    never = contenders.minutes_to_accuracy("fake", None, None, 2)
+    assert minutes == pytest.approx([0.5 * 1.15**k for k in range(4)], rel=0.02)
+    takes, answers = 60.0, iter([0.3] * 100)
+    never = contenders.minutes_to_accuracy("fake", None, None, 3)
     assert never["95"] is None
-    assert 2 <= never["checks"][-1][0] < 2.5
+    assert [at for at, _ in never["checks"]] == pytest.approx([0.5, 1.5, 2.5, 3], rel=0.02)    # a minute apart
 
 
 @pytest.mark.parametrize("name", ["digits", "diffusers"])

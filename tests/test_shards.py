@@ -96,6 +96,7 @@ def test_a_shard_that_is_cut_off_gives_what_it_has_and_says_so(photos):
     found = load_pictures(path, 8)
     assert 1 <= len(found.x) < 3
     assert "a shard is damaged" in " ".join(found.notes)
+    assert len(load_pictures(photos, 8).x) == len(found.x) + 2    # and the next shard is read
 
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):

@@ -343,8 +343,9 @@ def prepare(executed, source):
     seconds = section_seconds({number(path): notebook for path, notebook in executed.items()})
     for page in (FOLDER / "site").glob("*.md"):
         (source / page.name).write_text(fill(page.read_text("utf-8"), PIECES, seconds), encoding="utf-8")
-    for page in ("instructors", "reliability"):
-        shutil.copy(FOLDER / "docs" / f"{page}.md", source)
+    for page in ("instructors", "reliability", "scaling"):
+        text = (FOLDER / "docs" / f"{page}.md").read_text("utf-8")
+        (source / f"{page}.md").write_text(with_links(text) if page == "scaling" else text, encoding="utf-8")
     for picture in ("lessons.png", "results.png"):
         shutil.copy(FOLDER / "docs" / picture, source / "_static")
     write_api(source / "api")
