@@ -319,12 +319,15 @@ def growth(size, width, batch, quick):
     from diffusion_lessons.denoiser import Denoiser
     from diffusion_lessons.models.unet import UNet
 
-    x, y = torch.zeros(batch, 1, size, size, dtype=torch.uint8), torch.zeros(batch, dtype=torch.int64)
-    x[:, :, ::2] = 255
-    denoiser = Denoiser(UNet(in_channels=1, channels=(width, 2 * width), blocks=1, classes=10), schedules.cosine(1000))
+    def trainer(size, width, batch):
+        net = UNet(in_channels=1, channels=(width, 2 * width), blocks=1, classes=10)
+        x, y = torch.zeros(batch, 1, size, size, dtype=torch.uint8), torch.zeros(batch, dtype=torch.int64)
+        x[:, :, ::2] = 255
+        return training.Trainer(Denoiser(net, schedules.cosine(1000)).to(DEVICE), x, y, steps=10**6, batch=batch)
+
+    trainer(8, 8, 1).train_step()    # loads what torch loads late
     before = peak_memory() or 0
-    trainer = training.Trainer(denoiser.to(DEVICE), x, y, steps=10**6, batch=batch)
-    took = seconds(trainer.train_step, 1 if quick else 5)
+    took = seconds(trainer(size, width, batch).train_step, 1 if quick else 5)
     return {"size": size, "width": width, "batch": batch, "seconds": took, "memory": (peak_memory() or 0) - before}
 
 
