@@ -20,7 +20,7 @@ from diffusion_lessons.training import recipes
 from diffusion_lessons.training.recipes import Recipe
 
 FEW = 500                # pictures; a network learns fewer by heart long before it can draw new ones
-STEPS, FINE_STEPS = 8_000, 400    # of training from nothing, and from trained weights
+STEPS, FINE_STEPS = 8_000, 100    # of training from nothing, and from trained weights
 MINUTES = 20             # the longest training that is proposed
 LONGEST = 40             # words of a caption; what follows is cut off
 TINY: Mapping[str, Any] = dict(channels=(32, 64), blocks=1)           # for pictures of up to 16x16 on a CPU
