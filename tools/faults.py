@@ -36,6 +36,7 @@ KINDS = {
     "test_odd_environments": "environments: consoles, closed streams, no home, unreadable data, an early Ctrl-C",
     "test_notebooks": "lessons run out of order",
     "test_dangerous_calls": "calls that run code, open shells or ask the network",
+    "test_own_pictures": "folders of pictures: broken, hostile and odd files, damaged arrays",
 }
 
 
