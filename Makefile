@@ -1,6 +1,6 @@
 # make lab            set up and open JupyterLab on the notebooks
 # make test           set up and run the tests, but for the notebooks: under ten minutes
-# make test-notebooks  set up and run every notebook once, solve its exercises, move its widgets: under ten minutes
+# make test-notebooks  set up and run every notebook once, solve its exercises, move its widgets: about eleven minutes
 # make test-all       set up and run all tests, the long ones too, and then the browser's (needs Chromium)
 # make test-browser   set up and try two lessons and all widgets in a browser (needs Chromium);
 #                     every lesson and every page of the site, which takes a quarter of an hour: make test-browser ARGS="-m ''"
