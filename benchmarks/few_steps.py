@@ -1,4 +1,4 @@
-"""How few steps are enough, and with which sampler? The default of `generate` is what this finds.
+"""How few steps are enough, and with which sampler?
 
     python benchmarks/few_steps.py                    digits and critters: two hours on one core
     python benchmarks/few_steps.py digits --count 300     some of it, coarser

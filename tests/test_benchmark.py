@@ -10,6 +10,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import contenders
+import few_steps
 import report
 import timing
 
@@ -139,3 +140,10 @@ def test_a_contender_trains_and_samples_by_the_label(name):
     contender.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, contender.network.parameters()))
     assert contender.sample(torch.tensor([3, 5]), 2).shape == (2, 1, 28, 28)
+
+
+def test_the_fewest_steps_within_a_tenth_of_the_best_are_chosen():
+    found = {("ddim", 5): (1.2, 0.9, 1), ("ddim", 10): (1.05, 0.9, 2), ("ddpm", 10): (1.09, 1.0, 2),
+             ("ddim", 50): (1.0, 0.9, 9)}
+    assert few_steps.fewest(found) == ("ddim", 10)
+    assert few_steps.fewest(found | {("dpm++", 5): (1.1, 0.9, 1)}) == ("dpm++", 5)

@@ -29,7 +29,7 @@ from diffusion_lessons.datasets import captions
 from diffusion_lessons.evaluation import metrics, prompt_following
 from diffusion_lessons.models.classifiers import AttributeClassifier, Classifier
 from diffusion_lessons.pipelines import text_to_image
-from diffusion_lessons.samplers import SamplerSettings
+from diffusion_lessons.samplers import METHODS, SamplerSettings
 from diffusion_lessons.training import figures, recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -610,3 +610,9 @@ def test_pictures_are_sampled_by_the_protocol_unless_options_say_otherwise():
     for protocol in (metrics.PROTOCOL, prompt_following.PROTOCOL, SamplerSettings()):
         assert options.sampler(plain, protocol) == protocol
         assert options.sampler(changed, protocol) == replace(protocol, steps=7, eta=1)
+
+
+def test_every_method_of_the_loop_can_be_asked_for():
+    for method in METHODS:
+        asked = build_parser().parse_args(["generate", "7", "--sampler", method])
+        assert options.sampler(asked, SamplerSettings()).method == method

@@ -67,7 +67,7 @@ def add_sampling(parser: argparse.ArgumentParser, count: int, most: int, method:
                         help="guidance scale: 0 ignores the prompt, 1 is plain conditioning, more insists on it "
                              "(default: the model's)")
     parser.add_argument("--steps", type=whole("steps"), help=f"sampling steps (default {steps})")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), help=f"default {method}")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm", "euler", "dpm++"), help=f"default {method}")
     parser.add_argument("--eta", type=real("eta"),
                         help="for ddim: how much fresh noise each step adds, 0 to 1 (default 0)")
 

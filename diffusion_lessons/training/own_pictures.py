@@ -23,7 +23,7 @@ FEW = 500                # pictures; a network learns fewer by heart long before
 STEPS, FINE_STEPS = 8_000, 100    # of training from nothing, and from trained weights
 MINUTES = 20             # the longest training that is proposed
 LONGEST = 40             # words of a caption; what follows is cut off
-TINY: Mapping[str, Any] = dict(channels=(32, 64), blocks=1)           # for pictures of up to 16x16 on a CPU
+TINY: Mapping[str, Any] = dict(channels=(32, 64), blocks=1, patch=1)  # for pictures of up to 16x16 on a CPU
 SMALL: Mapping[str, Any] = dict(channels=(48, 96, 160), blocks=1)     # for a CPU: that of the photos
 LARGE: Mapping[str, Any] = dict(channels=(96, 192, 288), blocks=2)    # for a GPU
 TEXT = dict(width=128, layers=2, heads=4)
@@ -66,7 +66,7 @@ def recipe_for(pictures: OwnPictures) -> Recipe:
     if pictures.kind == "captions":
         network["text"] = TEXT
         captions = [words_of(text) for text in pictures.texts]
-        vocab, longest = tuple(sorted({word for words in captions for word in words[:LONGEST]})), LONGEST
+        vocab = tuple(sorted({word for words in captions for word in words[:LONGEST]}))
         longest = max(1, min(LONGEST, max(map(len, captions))))
         if not vocab:
             raise ValueError("there is no word in any of the captions: choose --condition none to train without them")
